@@ -1,0 +1,152 @@
+"""One question on its way to an answer: what is known so far, and the answer made of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from glm_rag.citations import align
+from glm_rag.grounding import is_refusal, refusal
+from glm_rag.messages import TOKEN_IDS
+from glm_rag.types import (
+    Answer,
+    ChatTurn,
+    FinishReason,
+    Language,
+    PackedContext,
+    ScoredDocument,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+    from langchain_core.messages import BaseMessage
+
+    from glm_rag.counting import TokenCounter
+
+_NUM_NEAREST = 3
+_NO_CONTEXT = PackedContext(passages=(), num_tokens=0, budget=0, num_dropped=0)
+
+# A stretch of at least this many characters, repeated this often at the end, is a loop.
+_LOOP_TIMES = 4
+_LOOP_CHARACTERS = (8, 200)
+
+
+@dataclass(slots=True)
+class AnswerRun:
+    """State of one answer. `context` and `reason` are filled on the way; texts only grow."""
+
+    question: str
+    language: Language
+    conversation: tuple[ChatTurn, ...]
+    history: tuple[ChatTurn, ...]
+    search_question: str
+    counter: TokenCounter
+    window: int
+    timings: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    documents: Sequence[Document] = ()
+    context: PackedContext = _NO_CONTEXT
+    reason: str = ""
+    text: str = ""
+    token_ids: tuple[int, ...] | None = None
+    usage: Usage | None = None
+    finish_reason: FinishReason = "stop"
+    num_prompt_tokens: int = 0
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Record the seconds of a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[step] = time.perf_counter() - start
+
+    def add(self, chunk: BaseMessage) -> str:
+        """Take in a chunk of the model's stream and return its text."""
+        text = str(chunk.text)
+        if text and "first_token" not in self.timings:
+            self.timings["first_token"] = time.perf_counter() - self.started
+        self.text += text
+        self._read_metadata(chunk)
+        return text
+
+    def loops(self) -> bool:
+        """Whether the answer ends in the same stretch of text over and over."""
+        low, high = _LOOP_CHARACTERS
+        tail = self.text[-high * _LOOP_TIMES :]
+        return any(_repeats(tail, size) for size in range(low, len(tail) // _LOOP_TIMES + 1))
+
+    def complete(self) -> str:
+        """Text still missing: the refusal, when the model or the evidence gave no answer."""
+        if self.text.strip():
+            return ""
+        self.reason = self.reason or "the model gave no answer"
+        self.text += refusal(self.language, self.documents)
+        return self.text
+
+    def finish(self) -> Answer:
+        """The answer, with citations unless it abstained."""
+        if not self.reason and is_refusal(self.text):
+            self.reason = "the model found no answer in the passages"
+        with self.timed("cite"):
+            citations = (
+                ()
+                if self.reason
+                else align(self.text, self.context.passages, question=self.question)
+            )
+        self.timings["total"] = time.perf_counter() - self.started
+        reply = ChatTurn("assistant", self.text, self.token_ids)
+        return Answer(
+            text=self.text,
+            citations=citations,
+            context=self.context,
+            usage=self.usage or self._counted_usage(),
+            timings=self.timings,
+            finish_reason=self.finish_reason,
+            abstained=bool(self.reason),
+            question=self.question,
+            reason=self.reason,
+            messages=(*self.conversation, ChatTurn("user", self.question), reply),
+            nearest=_nearest(self.documents) if self.reason else (),
+            search_question=self.search_question,
+        )
+
+    def _read_metadata(self, chunk: BaseMessage) -> None:
+        counts: Any = getattr(chunk, "usage_metadata", None)
+        if counts:
+            cached = (counts.get("input_token_details") or {}).get("cache_read", 0)
+            self.usage = Usage(counts["input_tokens"], counts["output_tokens"], cached)
+        ids = chunk.additional_kwargs.get(TOKEN_IDS)
+        if isinstance(ids, list):
+            self.token_ids = tuple(ids)
+        metadata = chunk.response_metadata
+        reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+        if reason in {"length", "max_tokens"}:
+            self.finish_reason = "length"
+
+    def _counted_usage(self) -> Usage:
+        if not self.num_prompt_tokens:
+            return Usage(0, 0)
+        return Usage(self.num_prompt_tokens, self.counter.text(self.text))
+
+
+def _repeats(tail: str, size: int) -> bool:
+    unit = tail[-size:]
+    # Rules and leaders (-----, .....) are layout, not a loop.
+    return len(set(unit)) > 3 and tail.endswith(unit * _LOOP_TIMES)
+
+
+def _nearest(documents: Sequence[Document]) -> tuple[ScoredDocument, ...]:
+    return tuple(
+        ScoredDocument(
+            document=document,
+            score=float(document.metadata.get("score", 0.0)),
+            retriever=str(document.metadata.get("retriever", "")),
+        )
+        for document in documents[:_NUM_NEAREST]
+    )

@@ -1,0 +1,200 @@
+"""From a question to a cited answer: retrieve, judge, pack, prompt, generate, cite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any, cast
+
+from glm_rag.answer_run import AnswerRun
+from glm_rag.config import PackingSettings, RetrievalSettings
+from glm_rag.conversation import history_turns, recent_turns, search_question
+from glm_rag.counting import TokenCounter, context_window
+from glm_rag.errors import ConfigError, ContextWindowError
+from glm_rag.grounding import REFUSAL_SENTENCE, judge
+from glm_rag.messages import to_messages
+from glm_rag.packing import pack
+from glm_rag.prompting import build_turns, render_passages
+from glm_rag.text import detect_language
+from glm_rag.types import Answer, AnswerDelta, ChatTurn
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+    from langchain_core.messages import BaseMessage
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import Runnable
+
+    from glm_rag.conversation import History
+
+
+class Assistant:
+    """Answers questions from what a retriever finds, in the question's language, with citations.
+
+    Args:
+        retriever: any LangChain retriever. `score` and `evidence` in the metadata of its
+            documents decide how many passages are read and whether there is an answer at all.
+        llm: any LangChain chat model; tokens are counted by its own tokenizer if it has one.
+        packing: how the context window is spent.
+        retrieval: only `abstain` is read here; the retriever was built with the rest.
+    """
+
+    def __init__(
+        self,
+        retriever: BaseRetriever | Runnable[str, list[Document]],
+        llm: Runnable[Any, Any],
+        *,
+        packing: PackingSettings | None = None,
+        retrieval: RetrievalSettings | None = None,
+    ) -> None:
+        self.retriever = retriever
+        self.llm = llm
+        self.packing = packing or PackingSettings()
+        self.retrieval = retrieval or RetrievalSettings()
+
+    def ask(self, question: str, *, history: History | None = None) -> Answer:
+        """Answer one question; arguments and errors as in `stream`."""
+        *_, last = self.stream(question, history=history)
+        return _answer(last)
+
+    def stream(self, question: str, *, history: History | None = None) -> Iterator[AnswerDelta]:
+        """Answer one question piece by piece; closing the iterator stops the model.
+
+        Args:
+            question: in Chinese or English.
+            history: the previous `Answer`, (role, text) pairs, turns or messages. Old turns
+                are left out where they would take more than their share of the window.
+
+        Yields:
+            Pieces of text; the last delta has no text and carries the `Answer`.
+
+        Raises:
+            ConfigError: the question is empty or the history is of no known form.
+            ContextWindowError: the question leaves no room for passages and an answer.
+        """
+        run = self._begin(question, history)
+        with run.timed("retrieve"):
+            documents = self.retriever.invoke(run.search_question)
+        prompt = self._prepare(run, documents)
+        if prompt:
+            with run.timed("generate"), closing(_generator(self.llm.stream(prompt))) as chunks:
+                for chunk in chunks:
+                    if text := run.add(chunk):
+                        yield AnswerDelta(text)
+                    if run.loops():
+                        break
+        if rest := run.complete():
+            yield AnswerDelta(rest)
+        yield AnswerDelta("", run.finish())
+
+    async def aask(self, question: str, *, history: History | None = None) -> Answer:
+        """`ask` for asyncio; cancelling it stops the model."""
+        async with aclosing(self._astream(question, history)) as deltas:
+            *_, last = [delta async for delta in deltas]
+        return _answer(last)
+
+    def astream(
+        self, question: str, *, history: History | None = None
+    ) -> AsyncIterator[AnswerDelta]:
+        """`stream` for asyncio; closing or cancelling it stops the model."""
+        return self._astream(question, history)
+
+    async def _astream(
+        self, question: str, history: History | None
+    ) -> AsyncGenerator[AnswerDelta, None]:
+        run = await asyncio.to_thread(self._begin, question, history)
+        with run.timed("retrieve"):
+            documents = await self.retriever.ainvoke(run.search_question)
+        prompt = await asyncio.to_thread(self._prepare, run, documents)
+        if prompt:
+            stream = cast("AsyncGenerator[BaseMessage, None]", self.llm.astream(prompt))
+            with run.timed("generate"):
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        if text := run.add(chunk):
+                            yield AnswerDelta(text)
+                        if run.loops():
+                            break
+        if rest := run.complete():
+            yield AnswerDelta(rest)
+        yield AnswerDelta("", await asyncio.to_thread(run.finish))
+
+    # ------------------------------------------------------------ steps
+
+    def _begin(self, question: str, history: History | None) -> AnswerRun:
+        """Check that the question fits and choose the turns that go along, before any compute."""
+        question = question.strip()
+        if not question:
+            raise ConfigError("the question is empty: type one")
+        turns = history_turns(history)
+        run = AnswerRun(
+            question=question,
+            language=detect_language(question),
+            conversation=tuple(turns),
+            history=(),
+            search_question=search_question(question, turns),
+            counter=TokenCounter(self.llm),
+            window=context_window(self.llm, self.packing.window),
+        )
+        alone = self._count(run, "")
+        room = run.window - self.packing.answer_reserve - alone
+        if room <= 0:
+            raise ContextWindowError(
+                f"the question takes {alone} tokens and {self.packing.answer_reserve} are kept "
+                f"for the answer, but the window holds {run.window}: shorten the question or "
+                "lower packing.answer_reserve"
+            )
+        share = min(int(self.packing.history_share * run.window), room // 2)
+        run.history = tuple(
+            recent_turns(turns, lambda end: self._count(run, "", end) - alone <= share)
+        )
+        return run
+
+    def _prepare(self, run: AnswerRun, documents: Sequence[Document]) -> list[BaseMessage]:
+        """The prompt, or nothing where there is no evidence to answer from."""
+        run.documents = documents
+        judgement = judge(documents, abstain=self.retrieval.abstain)
+        if not judgement.answerable:
+            run.reason = judgement.reason
+            return []
+        with run.timed("pack"):
+            without = self._count(run, "", run.history)
+            run.context = pack(
+                documents,
+                count_tokens=lambda block: self._count(run, block, run.history) - without,
+                budget=run.window - self.packing.answer_reserve - without,
+                max_passages=self.packing.max_passages,
+                relative_score=self.packing.relative_score,
+                render=lambda passages: render_passages(passages, run.language),
+            )
+        if not run.context.passages:
+            raise ContextWindowError(
+                f"no passage fits beside the question in a window of {run.window} tokens: "
+                "shorten the question or lower packing.answer_reserve"
+            )
+        turns = _turns(run, render_passages(run.context.passages, run.language), run.history)
+        run.num_prompt_tokens = run.counter.prompt(turns)
+        return to_messages(turns)
+
+    def _count(self, run: AnswerRun, block: str, history: Sequence[ChatTurn] = ()) -> int:
+        return run.counter.prompt(_turns(run, block, history))
+
+
+def _turns(run: AnswerRun, block: str, history: Sequence[ChatTurn]) -> list[ChatTurn]:
+    return build_turns(
+        run.question,
+        block,
+        language=run.language,
+        refusal=REFUSAL_SENTENCE[run.language],
+        history=history,
+    )
+
+
+def _answer(delta: AnswerDelta) -> Answer:
+    if delta.answer is None:
+        raise RuntimeError("a stream of deltas always ends with the answer")
+    return delta.answer
+
+
+def _generator(stream: Iterator[Any]) -> Generator[Any, None, None]:
+    return cast("Generator[Any, None, None]", stream)

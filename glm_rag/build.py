@@ -1,0 +1,99 @@
+"""Settings in, objects out: the only place that chooses classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from glm_rag.config import Settings
+from glm_rag.errors import KnowledgeBaseError
+
+if TYPE_CHECKING:
+    from glm_rag.assistant import Assistant
+    from glm_rag.chat_models import ChatGLM2
+    from glm_rag.embeddings import TokenEmbeddings
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.retrieval.retriever import HybridRetriever
+
+
+def build_llm(settings: Settings) -> ChatGLM2:
+    """The chat model of these settings. Cheap: weights load on first use."""
+    from glm_rag.chat_models import ChatGLM2
+
+    model, generation = settings.model, settings.generation
+    return ChatGLM2(
+        model=model.name,
+        home=settings.home,
+        dtype=model.dtype,
+        device=model.device,
+        threads=model.threads,
+        rope_mode=model.rope_mode,
+        rope_table=model.rope_table,
+        prefix_checkpoint=model.prefix_checkpoint,
+        **{**generation.model_dump(), "stop": list(generation.stop)},
+    )
+
+
+def build_embeddings(settings: Settings) -> TokenEmbeddings:
+    """The embedder of these settings."""
+    from glm_rag.embeddings import create_embeddings
+
+    return create_embeddings(settings.embeddings)
+
+
+def open_knowledge_base(
+    settings: Settings, name: str = "default", *, create: bool = False
+) -> KnowledgeBase:
+    """Open a knowledge base in the data folder of these settings.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name and `create` is false.
+    """
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    return KnowledgeBase.open(
+        name, home=settings.home, embeddings=build_embeddings(settings), create=create
+    )
+
+
+def open_for_questions(settings: Settings, name: str = "default") -> KnowledgeBase:
+    """Open a knowledge base that holds something to ask about.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+        KnowledgeBaseError: it has no documents.
+    """
+    kb = open_knowledge_base(settings, name)
+    if kb.info().num_chunks == 0:
+        kb.close()
+        raise KnowledgeBaseError(
+            f"knowledge base {name!r} is empty: run glm-rag ingest PATH --kb {name}"
+        )
+    return kb
+
+
+def build_retriever(settings: Settings, kb: KnowledgeBase) -> HybridRetriever:
+    """The hybrid retriever over `kb`."""
+    from glm_rag.retrieval.retriever import HybridRetriever
+
+    retrieval = settings.retrieval
+    return HybridRetriever(store=kb, k=retrieval.k, candidates=retrieval.candidates)
+
+
+def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
+    """An assistant that answers from `kb`."""
+    from glm_rag.assistant import Assistant
+
+    return Assistant(
+        build_retriever(settings, kb),
+        build_llm(settings),
+        packing=settings.packing,
+        retrieval=settings.retrieval,
+    )
+
+
+def list_knowledge_bases(settings: Settings) -> Sequence[str]:
+    """Names of the knowledge bases in the data folder, sorted."""
+    from glm_rag.knowledge.base import list_knowledge_bases as list_in
+
+    return list_in(settings.home)

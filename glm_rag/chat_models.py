@@ -1,0 +1,159 @@
+"""`ChatGLM2`: the engine as a LangChain chat model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.chat_models import (
+    agenerate_from_stream,
+    generate_from_stream,
+)
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from glm_rag.local_model import LocalModel
+from glm_rag.messages import TOKEN_IDS, prompt_turns
+from glm_rag.types import ChatTurn, GenerationDelta, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForLLMRun,
+        CallbackManagerForLLMRun,
+    )
+
+    from glm_rag.engine.engine import Engine
+
+_NO_TOOLS = (
+    "ChatGLM2 was not trained to call tools or to fill a schema: give the agent a tool-calling "
+    "model and let it use a glm-rag knowledge base as a tool"
+)
+
+
+class ChatGLM2(LocalModel, BaseChatModel):
+    """ChatGLM2-6B-32K, or any checkpoint the engine runs, as a LangChain chat model.
+
+    Reads text messages of the roles system (first only), user and assistant. Answers carry
+    `usage_metadata` by the model's own tokenizer, `finish_reason` and `model_name` in
+    `response_metadata`, and the generated ids in `additional_kwargs["token_ids"]`: passed back
+    as history, they continue the same sequence. Breaking off a stream stops the generation.
+
+    Sampling settings can be changed for one call: `llm.invoke("...", temperature=0, stop=["。"])`.
+
+    Raises:
+        ConfigError: unknown or wrong setting, message that the model cannot read.
+        ContextWindowError: the prompt does not fit; raised before anything is computed.
+        ModelNotFoundError, ModelError: on first use, when the checkpoint is absent or broken.
+    """
+
+    @property
+    def _llm_type(self) -> str:
+        return "chatglm2"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return self._parameters()
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        params = self.sampling(stop, kwargs)
+        engine = self.open(kwargs.get("model"))
+        token_ids: list[int] = []
+        for delta in self.run(engine, _prompt_ids(engine, messages), params):
+            token_ids += delta.token_ids
+            if not delta.text and delta.finish_reason is None:
+                continue
+            chunk = _chunk(delta, token_ids, self.model_name(kwargs.get("model")))
+            if run_manager is not None:
+                run_manager.on_llm_new_token(delta.text, chunk=chunk)
+            yield chunk
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        # By way of the stream: a cancelled call then stops after the step in progress.
+        stream = self._astream(messages, stop, run_manager, **kwargs)
+        async with aclosing(cast("AsyncGenerator[ChatGenerationChunk, None]", stream)) as chunks:
+            return await agenerate_from_stream(cast("AsyncIterator[ChatGenerationChunk]", chunks))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Ids of a text by the model's own tokenizer, without prompt format."""
+        return self.open().tokenizer.encode(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Length of the exact prompt that these messages become."""
+        if tools:
+            raise NotImplementedError(_NO_TOOLS)
+        return len(_prompt_ids(self.open(), messages))
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+        """Not supported; raises NotImplementedError, as LangChain's agents expect."""
+        raise NotImplementedError(_NO_TOOLS)
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        """Not supported; raises NotImplementedError."""
+        raise NotImplementedError(_NO_TOOLS)
+
+
+def _prompt_ids(engine: Engine, messages: Sequence[BaseMessage]) -> list[int]:
+    turns = [_with_true_ids(engine, turn) for turn in prompt_turns(messages)]
+    return engine.tokenizer.encode_chat(turns)
+
+
+def _with_true_ids(engine: Engine, turn: ChatTurn) -> ChatTurn:
+    """Kept ids count only while they still say what the message says: texts get edited."""
+    if turn.token_ids is None:
+        return turn
+    if engine.tokenizer.decode(turn.token_ids).strip() == turn.text.strip():
+        return turn
+    return ChatTurn(turn.role, turn.text)
+
+
+def _chunk(delta: GenerationDelta, token_ids: list[int], model_name: str) -> ChatGenerationChunk:
+    """A delta as LangChain has it. Metadata stands on the last one only, since chunks add up."""
+    if delta.finish_reason is None:
+        return ChatGenerationChunk(message=AIMessageChunk(content=delta.text))
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content=delta.text,
+            additional_kwargs={TOKEN_IDS: list(token_ids)},
+            response_metadata={"finish_reason": delta.finish_reason, "model_name": model_name},
+            usage_metadata=usage_metadata(delta.usage) if delta.usage else None,
+            chunk_position="last",
+        )
+    )
+
+
+def usage_metadata(usage: Usage) -> UsageMetadata:
+    """Token counts as LangChain names them."""
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )

@@ -1,0 +1,190 @@
+"""`ask`, `chat` and `search`: questions to a knowledge base."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from glm_rag.cli.common import (
+    ConfigOption,
+    JsonOption,
+    KbOption,
+    ModelOption,
+    console,
+    print_json,
+)
+from glm_rag.config import load_config
+from glm_rag.types import Answer, AnswerDelta, ScoredDocument
+
+if TYPE_CHECKING:
+    from glm_rag.assistant import Assistant
+
+# `ask` ends with this code when there was not enough evidence to answer.
+EXIT_ABSTAINED = 3
+
+Question = Annotated[str, typer.Argument(help="Your question, in Chinese or English.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(ask)
+    app.command()(chat)
+    app.command()(search)
+
+
+def ask(
+    question: Question,
+    kb: KbOption = "default",
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Answer one question with sources. Exit code 3 when there is no evidence.
+
+    Example: glm-rag ask "How long is parental leave?" --kb handbook
+    """
+    from glm_rag.api import stream
+
+    settings = load_config(config, overrides={"model.name": model})
+    deltas = stream(question, kb, config=settings)
+    answer = last_answer(deltas) if json else show_stream(deltas)
+    if json:
+        print_json(answer)
+    raise typer.Exit(EXIT_ABSTAINED if answer.abstained else 0)
+
+
+def chat(kb: KbOption = "default", model: ModelOption = None, config: ConfigOption = None) -> None:
+    """Talk with a knowledge base in the terminal; /new forgets the conversation, /exit ends.
+
+    Example: glm-rag chat --kb handbook
+    """
+    from glm_rag.build import build_assistant, open_for_questions
+
+    settings = load_config(config, overrides={"model.name": model})
+    with open_for_questions(settings, kb) as opened:
+        assistant = build_assistant(settings, opened)
+        talk = f"Knowledge base {kb}, model {settings.model.name}. /new starts over, /exit ends."
+        console.print(Text(talk, style="dim"))
+        _chat_loop(assistant)
+
+
+def _chat_loop(assistant: Assistant) -> None:
+    answer: Answer | None = None
+    while (question := _read_question()) not in {None, "/exit", "/quit"}:
+        if question == "/new":
+            answer = None
+        elif question:
+            answer = _one_turn(assistant, question, answer)
+
+
+def _one_turn(assistant: Assistant, question: str, history: Answer | None) -> Answer | None:
+    """Answer one question; an interrupt ends the answer, an error is told, the talk goes on."""
+    from glm_rag.errors import GlmRagError
+
+    deltas = assistant.stream(question, history=history)
+    try:
+        return show_stream(deltas)
+    except KeyboardInterrupt:
+        console.print("\n(stopped)", style="dim")
+    except GlmRagError as error:
+        console.print(Text(str(error), style="red"))
+    return history
+
+
+def _read_question() -> str | None:
+    try:
+        return console.input("\n[bold cyan]?[/] ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def search(
+    question: Question,
+    kb: KbOption = "default",
+    k: Annotated[int | None, typer.Option("--k", min=1, help="Passages to show.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the passages a question finds, with scores, without answering.
+
+    Example: glm-rag search "育儿假" --kb handbook --k 3
+    """
+    from glm_rag.build import build_retriever, open_for_questions
+
+    settings = load_config(config, overrides={"retrieval.k": k})
+    with open_for_questions(settings, kb) as opened:
+        found = build_retriever(settings, opened).search(question)
+    if json:
+        print_json(found)
+    elif found:
+        console.print(_search_table(found))
+    else:
+        console.print("Nothing found.")
+
+
+def _search_table(found: list[ScoredDocument]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score", justify="right")
+    table.add_column("source", overflow="fold", max_width=32)
+    table.add_column("passage", overflow="fold")
+    for hit in found:
+        passage = " ".join(hit.document.page_content.split())
+        text = Text(passage[:300] + ("…" if len(passage) > 300 else ""))
+        table.add_row(f"{hit.score:.3f}", Text(_place(hit.document.metadata)), text)
+    return table
+
+
+def _place(metadata: dict[str, object]) -> str:
+    page = metadata.get("page")
+    title = str(metadata.get("title") or metadata.get("source", ""))
+    return f"{title}, p. {page}" if page else title
+
+
+def last_answer(deltas: Iterator[AnswerDelta]) -> Answer:
+    """Run a stream to its end and return the finished answer."""
+    for delta in deltas:
+        if delta.answer is not None:
+            return delta.answer
+    raise AssertionError("a stream ends with its answer")
+
+
+def show_stream(deltas: Iterator[AnswerDelta]) -> Answer:
+    """Print an answer as it is made, then its sources."""
+    for delta in deltas:
+        sys.stdout.write(delta.text)
+        sys.stdout.flush()
+        if delta.answer is not None:
+            sys.stdout.write("\n")
+            show_sources(delta.answer)
+            return delta.answer
+    raise AssertionError("a stream ends with its answer")
+
+
+def show_sources(answer: Answer) -> None:
+    """Print the citations of an answer, or why there are none."""
+    if answer.abstained:
+        for hit in answer.nearest[:3]:
+            console.print(Text(f"  nearest: {_place(hit.document.metadata)}", style="dim"))
+        return
+    if not answer.citations:
+        console.print("No sentence of the answer could be matched to a source.", style="yellow")
+        for passage in answer.context.passages:
+            console.print(Text(f"  read: {_place(passage.document.metadata)}", style="dim"))
+    for citation in answer.citations:
+        page = f", page {citation.page}" if citation.page else ""
+        place = f"{citation.title}{page}, characters {citation.start}–{citation.end}"
+        console.print(Text(f"  [{citation.index}] {place}", style="dim"))
+        quote = " ".join(citation.quote.split())
+        console.print(Text(f"      “{quote}” ({citation.support})", style="green"))
+    timings, usage = answer.timings, answer.usage
+    first, total = timings.get("first_token", 0), timings.get("total", 0)
+    console.print(
+        f"  {usage.input_tokens} tokens read, {usage.output_tokens} written, "
+        f"first after {first:.1f} s, {total:.1f} s in all",
+        style="dim",
+    )

@@ -1,0 +1,57 @@
+"""Options, consoles and JSON output that the commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+KbOption = Annotated[str, typer.Option("--kb", help="Name of the knowledge base.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with settings (see configs/).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model name or checkpoint folder.")
+]
+
+console = Console(highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print dataclasses, mappings and lists as one JSON document on stdout."""
+    typer.echo(json.dumps(to_plain(value), ensure_ascii=False, indent=2))
+
+
+def to_plain(value: object) -> Any:
+    """Turn dataclasses, LangChain documents and tuples into what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "page_content"):
+        return {
+            "id": getattr(value, "id", None),
+            "text": value.page_content,
+            "metadata": to_plain(getattr(value, "metadata", {})),
+        }
+    return str(value) if isinstance(value, Path) else value
+
+
+def human_size(num_bytes: int) -> str:
+    """Bytes as a short figure: `1.5 MB`."""
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")

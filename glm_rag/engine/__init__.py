@@ -1,0 +1,1 @@
+"""The ChatGLM2 engine: token ids in, token ids out."""

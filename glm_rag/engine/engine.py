@@ -1,0 +1,191 @@
+"""A loaded model: checkpoint folder in, streamed answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glm_rag.engine.cache import KVCache
+from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.generate import PREFILL_CHUNK, all_logits, stream_answer
+from glm_rag.engine.memory import require_memory
+from glm_rag.engine.model import ChatGLM2Model
+from glm_rag.engine.placement import choose_device, choose_dtype, set_threads
+from glm_rag.engine.rotary import RopeTable
+from glm_rag.engine.tokenizer import Tokenizer, load_tokenizer
+from glm_rag.engine.weights import load_model
+from glm_rag.errors import CheckpointError, ConfigError, ContextWindowError
+from glm_rag.types import GenerationDelta, SamplingParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Engine:
+    """A ChatGLM2-form model with its tokenizer. Token ids in, token ids and text out.
+
+    Safe to use from several threads: a generation's state is its own KV cache. Dropping the
+    last reference, or closing a generator, frees the memory.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: ChatGLM2Model,
+        tokenizer: Tokenizer,
+        *,
+        name: str = "",
+        prefill_chunk: int = PREFILL_CHUNK,
+    ) -> None:
+        """Join loaded parts.
+
+        Raises:
+            CheckpointError: the tokenizer has ids the model has no rows for.
+        """
+        if tokenizer.vocab_size > config.padded_vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {tokenizer.vocab_size} ids but the model only "
+                f"{config.padded_vocab_size} rows: they belong to different models"
+            )
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name or config.name
+        self.prefill_chunk = prefill_chunk
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        rope_mode: str = "auto",
+        rope_table: RopeTable = "float32",
+        prefix_checkpoint: Path | None = None,
+    ) -> Engine:
+        """Load a checkpoint folder: config.json, weights, tokenizer.
+
+        Args:
+            dtype: auto, float32, bfloat16 or float16. auto: on the CPU float32 below 10^9
+                parameters, else bfloat16; on CUDA bfloat16 where the card has it, else float16.
+            device: auto, cpu, cuda or cuda:N.
+            threads: CPU threads of the whole process; default: physical cores.
+            rope_mode: auto, interpolate or scale_base; see `ModelConfig`.
+            rope_table: float32, or checkpoint for the published code's rounding.
+            prefix_checkpoint: file or folder of P-tuning v2 weights.
+
+        Raises:
+            ModelError: no model there, an unknown kind, a damaged checkpoint or too little
+                memory; the message says which.
+            ConfigError: an argument is wrong or does not fit this machine.
+        """
+        folder = Path(folder)
+        config = ModelConfig.from_folder(folder, rope_mode=rope_mode)
+        where = choose_device(device)
+        kind = choose_dtype(dtype, where, config.num_parameters)
+        tokenizer = load_tokenizer(folder, config.tokenizer_kind)
+        set_threads(threads)
+        model = load_model(
+            folder,
+            config,
+            dtype=kind,
+            device=where,
+            rope_table=rope_table,
+            prefix_checkpoint=prefix_checkpoint,
+        )
+        return cls(config, model, tokenizer, name=config.name or folder.resolve().name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, activations and cache."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.device
+
+    @property
+    def context_window(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.config.seq_length
+
+    def new_cache(self) -> KVCache:
+        """An empty cache to pass to several `generate` calls of one conversation."""
+        return self.model.new_cache()
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        cache: KVCache | None = None,
+    ) -> Generator[GenerationDelta, None, None]:
+        """Stream an answer. Arguments are checked at once, computing starts with the first item.
+
+        Args:
+            prompt_ids: from the tokenizer's `encode_chat` or `encode_prompt`.
+            params: `max_tokens` is clipped to what the window leaves.
+            cache: keeps the conversation between calls (`new_cache`): what its tokens have in
+                common with the beginning of the prompt is not computed again. One call at a time.
+
+        Yields:
+            Deltas; the last one has `finish_reason` and `usage`.
+
+        Raises:
+            ContextWindowError: the prompt alone fills the window.
+            ConfigError: an empty prompt, ids of another model, or a cache of another model.
+            ModelError: the cache would not fit into memory.
+            GenerationError: the model computed NaN or infinite logits.
+        """
+        prompt = list(prompt_ids)
+        self._check_prompt(prompt)
+        room = self.context_window - len(prompt)
+        params = replace(params, max_tokens=min(params.max_tokens, room))
+        self._check_cache(cache, len(prompt) + params.max_tokens)
+        return stream_answer(
+            self.model, self.tokenizer, prompt, params, cache, chunk=self.prefill_chunk
+        )
+
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """Float32 logits `[S, V]` after each of S tokens; errors as for `generate`."""
+        ids = list(token_ids)
+        if len(ids) > self.context_window:
+            raise ContextWindowError(_too_long(len(ids), self.context_window))
+        self._check_ids(ids)
+        return all_logits(self.model, ids, self.prefill_chunk)
+
+    def _check_prompt(self, prompt: Sequence[int]) -> None:
+        if len(prompt) >= self.context_window:
+            raise ContextWindowError(_too_long(len(prompt), self.context_window))
+        self._check_ids(prompt)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise ConfigError("the prompt is empty: give at least one token")
+        low, high = min(ids), max(ids)
+        if low < 0 or high >= self.config.padded_vocab_size:
+            wrong = low if low < 0 else high
+            raise ConfigError(f"token id {wrong} is not in this model's vocabulary")
+
+    def _check_cache(self, cache: KVCache | None, tokens: int) -> None:
+        have = 0
+        if cache is not None:
+            if not cache.fits(self.model.new_cache()):
+                raise ConfigError("the KV cache was made for another model: use new_cache()")
+            have = cache.num_bytes
+        per_token = self.config.cache_values_per_token * self.dtype.itemsize
+        what = f"the KV cache of {tokens} tokens"
+        require_memory(tokens * per_token - have, self.device, what)
+
+
+def _too_long(num_tokens: int, window: int) -> str:
+    return (
+        f"the prompt has {num_tokens} tokens and the model's context window {window}: "
+        "shorten it or use fewer passages"
+    )

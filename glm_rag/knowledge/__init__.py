@@ -1,0 +1,1 @@
+"""The crash-proof library: SQLite is the truth, FAISS is derived."""

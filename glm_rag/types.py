@@ -1,0 +1,347 @@
+"""Frozen values that cross the borders between folders. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from glm_rag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant"]
+Language = Literal["en", "zh"]
+
+
+# ---------------------------------------------------------------- generation
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. Defaults are those of the published model's `chat()`.
+
+    Order of application: repetition penalty, temperature, top-k, top-p, as in transformers.
+
+    Attributes:
+        max_tokens: most tokens to generate.
+        temperature: 0 means greedy.
+        top_k: keep the k most likely tokens; 0 turns it off.
+        top_p: keep the smallest set with at least this probability mass, in (0, 1].
+        repetition_penalty: divides positive and multiplies negative logits of tokens already
+            in prompt or answer (CTRL, arXiv 1909.05858); 1 turns it off.
+        seed: makes sampling repeatable; None draws a fresh one.
+        stop: strings that end the answer and are not part of it.
+    """
+
+    max_tokens: int = 1024
+    temperature: float = 0.8
+    top_k: int = 50
+    top_p: float = 0.8
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"max_tokens must be at least 1, got {self.max_tokens}": self.max_tokens >= 1,
+            f"temperature must be 0 or more, got {self.temperature}": self.temperature >= 0,
+            f"top_k must be 0 or more, got {self.top_k}": self.top_k >= 0,
+            f"top_p must be in (0, 1], got {self.top_p}": 0 < self.top_p <= 1,
+            f"repetition_penalty must be above 0, got {self.repetition_penalty}": (
+                self.repetition_penalty > 0
+            ),
+            "stop strings must not be empty": all(self.stop),
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one generation, by the model's own tokenizer."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDelta:
+    """What one step added. `finish_reason` and `usage` are set on the last one only.
+
+    `text` may be empty (a token that ends inside a character or a possible stop string);
+    joining all texts gives the answer.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """One message of a conversation, in the words of a chat model.
+
+    `token_ids` are the ids the model itself generated for an assistant turn. Kept ids let the
+    next prompt continue the same sequence: encoding the text again gives other ids.
+    """
+
+    role: Role
+    text: str
+    token_ids: tuple[int, ...] | None = None
+
+
+# ---------------------------------------------------------------- documents
+
+
+@dataclass(frozen=True, slots=True)
+class PageSpan:
+    """Characters `[start, end)` of the extracted text that stand on page `number` (from 1)."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedDocument:
+    """One source turned into text. All offsets elsewhere refer to `text`.
+
+    Attributes:
+        source: URI of the file (`Path.as_uri()`) or any stable identifier.
+        title: the document's own title, else its file name.
+        text: extracted text, line ends as `\n`.
+        sha256: hex digest of the source's bytes.
+        size: bytes. mtime: seconds since the epoch, 0 where there is no file.
+        pages: spans in order; empty for formats without pages.
+        warnings: what was lost while reading (a page without text, say).
+    """
+
+    source: str
+    title: str
+    text: str
+    sha256: str
+    size: int
+    mtime: float
+    media_type: str
+    parser_version: str
+    pages: tuple[PageSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an extracted document; `text == document.text[start:end]` always holds.
+
+    `headings` is the path of headings above the chunk; it is put before the text for embedding.
+    """
+
+    start: int
+    end: int
+    text: str
+    page: int | None = None
+    headings: tuple[str, ...] = ()
+
+    @property
+    def embedding_text(self) -> str:
+        """What is embedded and counted against the token limit: headings, then the text."""
+        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the chunk's text, hex."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def id_for(self, source: str) -> str:
+        """Deterministic chunk id: the same source, start and content give the same id."""
+        key = f"{source}\0{self.start}\0{self.content_hash}"
+        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """What a knowledge base keeps about one document."""
+
+    source: str
+    title: str
+    sha256: str
+    size: int
+    mtime: float
+    media_type: str
+    parser_version: str
+    language: Language
+    num_chunks: int
+    num_characters: int
+    added_at: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeBaseInfo:
+    """Totals of a knowledge base."""
+
+    name: str
+    path: str
+    num_documents: int
+    num_chunks: int
+    num_failures: int
+    embeddings: str
+    dimension: int
+    size_bytes: int
+    languages: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFailure:
+    """Why one source is not in the knowledge base.
+
+    Attributes:
+        stage: `discover | load | split | embed | store`.
+        error: one line, reason first (`encrypted: ...`).
+        permanent: the same bytes will fail again.
+        fingerprint: the bytes and the parser that failed; while it stays the same and the
+            failure is permanent, the source is not tried again. Empty: always try.
+    """
+
+    source: str
+    stage: str
+    error: str
+    permanent: bool
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """Where an ingestion run stands.
+
+    Attributes:
+        done, total: files. bytes_done, bytes_total: bytes of those files.
+        current: the file being read, empty when the run is over.
+        num_chunks: passages stored so far. seconds: since the run began.
+    """
+
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+    current: str
+    num_chunks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What one ingestion run did, in documents."""
+
+    num_added: int = 0
+    num_updated: int = 0
+    num_skipped: int = 0
+    num_deleted: int = 0
+    failures: tuple[IngestFailure, ...] = ()
+    num_chunks: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredDocument:
+    """A chunk with its score; higher is better. `retriever` names what found it."""
+
+    document: Document
+    score: float
+    retriever: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A packed passage, numbered from 1 as in the prompt.
+
+    `text` is what the model reads of `document`; it is shorter only where `truncated`.
+    """
+
+    index: int
+    document: Document
+    text: str
+    num_tokens: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackedContext:
+    """The passages that entered the window, best first, and what was left out."""
+
+    passages: tuple[Passage, ...]
+    num_tokens: int
+    budget: int
+    num_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """One part of the answer and the characters that support it.
+
+    Attributes:
+        index: number of the passage it comes from.
+        answer_start, answer_end: character span in `Answer.text`.
+        start, end: character span of `quote` in the document's extracted text.
+        quote: the sentence or two that support the answer's.
+        support: `verbatim` when a long run of the answer's words stands in the quote, else
+            `paraphrase`.
+    """
+
+    index: int
+    answer_start: int
+    answer_end: int
+    chunk_id: str
+    source: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    support: Literal["verbatim", "paraphrase"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        timings: seconds by step: `retrieve`, `pack`, `first_token`, `generate`, `cite`, `total`.
+        abstained: no evidence was found, so `text` says so and `citations` is empty.
+        reason: why it abstained; empty otherwise.
+        messages: the conversation up to and including this answer; pass the `Answer` as
+            `history` to go on.
+        nearest: the best passages found, where it abstained.
+        search_question: what was searched for; a follow-up carries the question before it.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    context: PackedContext
+    usage: Usage
+    timings: Mapping[str, float]
+    finish_reason: FinishReason
+    abstained: bool
+    question: str = ""
+    reason: str = ""
+    messages: tuple[ChatTurn, ...] = ()
+    nearest: tuple[ScoredDocument, ...] = ()
+    search_question: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """A piece of a streamed answer; the last one carries the whole `Answer`."""
+
+    text: str
+    answer: Answer | None = None

@@ -1,0 +1,1 @@
+"""Bulk ingestion: files in, knowledge base out."""

