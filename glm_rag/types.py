@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from glm_rag.errors import ConfigError
@@ -82,6 +83,20 @@ class GenerationDelta:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """What an engine may keep of the sequences it computed.
+
+    Attributes:
+        memory_bytes: of KV caches kept in memory.
+        disk_bytes: of those in files under `folder`; nothing is written without a folder.
+    """
+
+    memory_bytes: int
+    disk_bytes: int = 0
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
