@@ -118,7 +118,9 @@ class PackingSettings(_Section):
     window: int | None = Field(None, ge=256, description="default: the model's own window")
     answer_reserve: int = Field(512, ge=1)
     max_passages: int = Field(4, ge=1)
-    history_share: float = Field(0.25, ge=0, lt=1, description="most of the window for history")
+    history_share: float = Field(
+        0.5, ge=0, lt=1, description="most of the window for earlier rounds and their passages"
+    )
     relative_score: float = Field(
         0.9, ge=0, le=1, description="a passage needs this share of the best one's score"
     )

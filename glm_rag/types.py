@@ -105,11 +105,16 @@ class ChatTurn:
 
     `token_ids` are the ids the model itself generated for an assistant turn. Kept ids let the
     next prompt continue the same sequence: encoding the text again gives other ids.
+
+    A user turn that was answered from documents keeps what the model read: `prompt` stands in
+    the place of `text`, and `passages` are those that it shows.
     """
 
     role: Role
     text: str
     token_ids: tuple[int, ...] | None = None
+    prompt: str | None = field(default=None, repr=False, metadata={"json": False})
+    passages: tuple[Passage, ...] = field(default=(), repr=False, metadata={"json": False})
 
 
 # ---------------------------------------------------------------- documents
@@ -292,7 +297,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class PackedContext:
-    """The passages that entered the window, best first, and what was left out."""
+    """The passages that entered the window, best first, and what was left out.
+
+    In a follow-up the passages that earlier rounds of the prompt show come first; `num_tokens`
+    counts the new ones.
+    """
 
     passages: tuple[Passage, ...]
     num_tokens: int

@@ -307,9 +307,9 @@ def test_a_folder_that_cannot_be_written_costs_the_reuse_only(folder):
 
 def test_what_a_killed_writer_left_is_removed_in_time(folder):
     engine = engine_of(folder)
-    folder = engine.store.files.folder
-    folder.mkdir()
-    old, new = folder / ".partial-old", folder / ".partial-new"
+    own = engine.store.files.folder
+    own.mkdir()
+    old, new = own / ".partial-old", own / ".partial-new"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
