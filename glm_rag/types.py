@@ -269,6 +269,27 @@ class IngestReport:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """Passages of a knowledge base read ahead of time; also where such a run stands.
+
+    Attributes:
+        num_passages: that fit the budget. num_present: of those, on disk before.
+        num_read: computed and written now. num_tokens: of the passages to read, prompt included.
+        bytes_used: of what is on disk of them. bytes_needed: of all that fit the budget.
+        seconds: since the run began. seconds_left: estimate from the speed so far.
+    """
+
+    num_passages: int
+    num_present: int
+    num_read: int
+    num_tokens: int
+    bytes_used: int
+    bytes_needed: int
+    seconds: float
+    seconds_left: float
+
+
 # ---------------------------------------------------------------- answers
 
 

@@ -59,10 +59,10 @@ def save_cache(cache: KVCache, path: Path, *, key: str = "") -> int:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            Path(name).unlink()
         raise
     return len(data)
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.fingerprint import fingerprint
-from glm_rag.engine.generate import EXPECTED_ANSWER, PREFILL_CHUNK, all_logits, prefill, stream_answer
+from glm_rag.engine.generate import (
+    EXPECTED_ANSWER,
+    PREFILL_CHUNK,
+    all_logits,
+    prefill,
+    stream_answer,
+)
 from glm_rag.engine.memory import require_memory
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.placement import choose_device, choose_dtype, choose_kv_dtype, set_threads

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from glm_rag.engine.cache import KVCache
@@ -46,6 +47,10 @@ class PrefixFiles:
         """Most leading ids that a file holds, and the key of that file."""
         self._refresh()
         return self._index.longest(ids)
+
+    def holds(self, token_ids: Sequence[int]) -> bool:
+        """Whether a file has all of these ids."""
+        return self.longest(id_key(token_ids))[0] == len(token_ids)
 
     def load(self, entry: bytes, empty: KVCache) -> bool:
         """Fill a cache from a file and mark the file as used; False, and gone, if it is bad."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +36,7 @@ __all__ = ["KnowledgeBase", "delete_knowledge_base", "list_knowledge_bases"]
 
 # SQLite's own BM25 has other constants: let it choose from so many times the wanted candidates.
 _SPARSE_POOL = 5
+_CENTRAL_BATCH = 256
 
 
 class KnowledgeBase(Library, VectorStore):
@@ -90,6 +91,21 @@ class KnowledgeBase(Library, VectorStore):
         kb = cls.open(name, home=home, embeddings=embedding, create=True)
         kb.add_texts(texts, metadatas, ids=ids)
         return kb
+
+    def central_passages(self) -> Iterator[Document]:
+        """All passages, most central first: highest mean cosine to all passages."""
+        rows = self._database.rows("SELECT id, vector FROM vectors ORDER BY id")
+        if not rows:
+            return
+        data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+        vectors = data.reshape(len(rows), -1)  # [N, dimension], normalised
+        centrality = vectors @ vectors.mean(axis=0)
+        ordered = [rows[place][0] for place in np.argsort(-centrality, kind="stable")]
+        for start in range(0, len(ordered), _CENTRAL_BATCH):
+            batch = ordered[start : start + _CENTRAL_BATCH]
+            with self._database.read() as connection:
+                found = {c.id: c for c in records.read_chunks(connection, "c.id", batch)}
+            yield from (found[i].passage() for i in batch if i in found)
 
     # ------------------------------------------------------------ LangChain
 

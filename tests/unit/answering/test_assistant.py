@@ -217,7 +217,8 @@ def test_a_follow_up_goes_on_where_the_prompt_before_it_ended():
     first = made.ask(QUESTION)
     second = made.ask("And for part-timers?", history=first)
     third = made.ask("Is that for all of them?", history=second)
-    for before, after, answer in zip(engine.prompts, engine.prompts[1:], (first, second), strict=False):
+    prompts = engine.prompts
+    for before, after, answer in zip(prompts, prompts[1:], (first, second), strict=False):
         said = [*before, *answer.messages[-1].token_ids]
         assert after[: len(said)] == said
     assert engine.prompt_texts[2].count(TEXT) == 1  # found again, not repeated
