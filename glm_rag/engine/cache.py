@@ -234,6 +234,13 @@ class KVCache:
         self.length, self.token_ids = length, list(token_ids)
 
 
+def column_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes that a cache of this dtype takes for one token of one sequence."""
+    values = config.cache_values_per_token
+    scales = values // config.kv_channels * 4 if dtype == torch.int8 else 0
+    return values * dtype.itemsize + scales
+
+
 def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values and float32 scales of rows `[..., D]`; a row of zeros has scale 0."""
     rows = rows.float()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_rag.engine.cache import KVCache
+from glm_rag.engine.cache import KVCache, column_bytes
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.fingerprint import fingerprint
 from glm_rag.engine.generate import (
@@ -140,9 +140,10 @@ class Engine:
 
         What is in memory is forgotten when the limits change.
         """
-        if (self.store.limits if self.store else None) == limits:
-            return
-        self.store = None if limits is None else PrefixStore(limits, fingerprint(self.model))
+        if limits is None:
+            self.store = None
+        elif self.store is None or self.store.limits != limits:
+            self.store = PrefixStore(limits, fingerprint(self.model))
 
     def read(self, token_ids: Sequence[int], base: KVCache | None = None) -> KVCache:
         """Compute a sequence without answering it; errors as for `generate`.
@@ -242,7 +243,7 @@ class Engine:
             if not cache.fits(self.model.new_cache()):
                 raise ConfigError("the KV cache was made for another model: use new_cache()")
             have = cache.num_bytes
-        per_token = self.model.new_cache().bytes_per_column
+        per_token = column_bytes(self.config, self.model.kv_dtype or self.dtype)
         what = f"the KV cache of {tokens} tokens"
         require_memory(tokens * per_token - have, self.device, what)
 

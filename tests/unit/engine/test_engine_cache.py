@@ -9,7 +9,7 @@ from test_engine_generate import GREEDY, PROMPT, ids_of
 from tiny_checkpoints import TINY, tiny_engine
 
 from glm_rag.engine.attention import attend_int8
-from glm_rag.engine.cache import KVCache, LayerView, quantize_rows
+from glm_rag.engine.cache import KVCache, LayerView, column_bytes, quantize_rows
 from glm_rag.engine.cache_file import load_cache, read_header, save_cache
 from glm_rag.engine.generate import prefill
 from glm_rag.errors import CheckpointError, ConfigError
@@ -86,6 +86,9 @@ def test_an_8_bit_cache_takes_a_byte_per_value_and_one_scale_per_row():
     rows = TINY.num_layers * 2 * TINY.num_kv_groups
     assert cache.num_bytes == 256 * rows * (TINY.kv_channels + 4)
     assert cache.bytes_per_column * 256 == cache.num_bytes
+    for dtype in DTYPES:
+        cache = engine_with(dtype).new_cache()
+        assert column_bytes(TINY, dtype) == cache.bytes_per_column
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
