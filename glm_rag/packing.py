@@ -55,8 +55,9 @@ def pack(
 
     Returns:
         New passages, numbered from 1 or behind those shown. A merged passage keeps the id and
-        metadata of its best chunk, with `start` and `end` widened and every chunk's own `id`, `start`, `end` and `page`
-        under `parts`. `num_dropped` counts distinct chunks that did not enter.
+        metadata of its best chunk, with `start` and `end` widened and every chunk's own `id`,
+        `start`, `end` and `page` under `parts`. `num_dropped` counts distinct chunks that did
+        not enter.
     """
     candidates = _distinct(_ranked(documents))
     eligible = _above(candidates, relative_score)
