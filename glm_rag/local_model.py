@@ -45,6 +45,8 @@ class LocalModel(BaseModel):
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
+    speculate: bool = True
+    loop_guard: bool = True
 
     engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
     _opened: Any = PrivateAttr(default=None)
