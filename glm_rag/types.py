@@ -329,6 +329,7 @@ class Answer:
     """A finished answer.
 
     Attributes:
+        text: what was streamed; after a loop (`finish_reason` repetition) the repeated part once.
         timings: seconds by step: `retrieve`, `pack`, `first_token`, `generate`, `cite`, `total`.
         abstained: no evidence was found, so `text` says so and `citations` is empty.
         reason: why it abstained; empty otherwise.

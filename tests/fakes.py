@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glm_rag.engine.config import ModelConfig
-from glm_rag.engine.detokenize import AnswerStream
+from glm_rag.engine.running_answer import RunningAnswer
 from glm_rag.engine.tokenizer import Tokenizer
 from glm_rag.errors import ContextWindowError
 from glm_rag.types import GenerationDelta, SamplingParams, Usage
@@ -59,17 +59,14 @@ class ScriptedEngine:
         self, prompt: list[int], reply: str, params: SamplingParams
     ) -> Generator[GenerationDelta, None, None]:
         try:
-            ids = self.tokenizer.encode(reply)
             room = min(params.max_tokens, self.context_window - len(prompt))
-            answer = AnswerStream(self.tokenizer.decode, params.stop)
-            used = 0
-            for token_id in ids[:room]:
-                used += 1
-                yield GenerationDelta(*answer.push(token_id))
-                if answer.stopped:
+            answer = RunningAnswer(self.tokenizer, replace(params, max_tokens=room))
+            end, *_ = self.tokenizer.eos_token_ids
+            for token_id in [*self.tokenizer.encode(reply), end]:
+                if delta := answer.push(token_id):
+                    yield delta
+                if answer.reason:
                     break
-            text, last = answer.finish()
-            reason = "stop" if answer.stopped or len(ids) <= room else "length"
-            yield GenerationDelta(text, last, reason, Usage(len(prompt), used))
+            yield answer.finish(Usage(len(prompt), answer.num_tokens))
         finally:
             self.closed += 1

@@ -18,6 +18,8 @@ _LEAST_ITEMS_OF_FEW_KINDS = 128
 # A Chinese character, a word, or a mark; white space does not count.
 _PIECE = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
 
+_END_MARKS = frozenset(".。!！?？;；…")
+
 
 class LoopGuard:
     """Takes the items of an answer one by one, token ids or pieces of text."""
@@ -58,10 +60,9 @@ class TextLoopGuard:
 
     def push(self, text: str) -> bool:
         """Whether the text so far ends in a loop."""
-        *pieces, last = [*_PIECE.finditer(self._open + text), None]
-        if pieces and last is None:
-            last = pieces.pop()
-        self._open = last.group() if last else ""
+        text = self._open + text
+        pieces = list(_PIECE.finditer(text))
+        self._open = text[pieces.pop().start() :] if pieces else ""
         loops = [self._guard.push(piece.group()) for piece in pieces]
         return any(loops)
 
@@ -73,5 +74,8 @@ def without_loop(text: str) -> str:
     for end in (len(pieces), len(pieces) - 1):
         surplus = LoopGuard(piece.group() for piece in pieces[: max(end, 0)]).surplus()
         if surplus:
-            return text[: pieces[end - surplus].start()].rstrip()
+            # The mark that ends a unit may also stand before the first one.
+            rest = pieces[end - surplus :]
+            after = next((piece for piece in rest if piece.group() not in _END_MARKS), rest[-1])
+            return text[: after.start()].rstrip()
     return text
