@@ -130,3 +130,19 @@ class KVCache:
         """How many leading tokens of `token_ids` are in the cache."""
         pairs = zip(self.token_ids, token_ids, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    # ------------------------------------------------------------ rows of a batch
+
+    def put_row(self, row: int, single: KVCache, end: int) -> None:
+        """Copy the tokens of a cache of one sequence into `row`, so that they end at column `end`.
+
+        Columns before them are padding and are set to zero: what is masked must still be finite.
+        """
+        start = end - single.num_tokens
+        own = self._storage[:, :, row]  # [L, 2, G, C, D]
+        own[..., self.num_prefix : start, :] = 0
+        own[..., start:end, :] = single._storage[:, :, 0, :, single.num_prefix : single.length]
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Keep these rows of the batch, in this order."""
+        self._storage = self._storage[:, :, list(rows)]
