@@ -47,6 +47,7 @@ class LocalModel(BaseModel):
     stop: list[str] | None = None
     speculate: bool = True
     loop_guard: bool = True
+    batch_size: int = Field(8, ge=1, description="most inputs of one `batch` answered at once")
 
     engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
     _opened: Any = PrivateAttr(default=None)

@@ -36,6 +36,7 @@ class ScriptedEngine:
     config: ModelConfig = TINY
     prompts: list[list[int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)  # sizes
     closed: int = 0  # generations that ended or were broken off
 
     @property
@@ -48,12 +49,37 @@ class ScriptedEngine:
     ) -> Generator[GenerationDelta, None, None]:
         """Stream the next reply one byte-level token at a time."""
         prompt = list(prompt_ids)
-        if len(prompt) >= self.context_window:
-            raise ContextWindowError(f"the prompt has {len(prompt)} tokens")
+        self.check_prompt(prompt)
         reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
         self.prompts.append(prompt)
         self.params.append(params)
         return self._stream(prompt, reply, params)
+
+    def check_prompt(self, prompt_ids: Sequence[int]) -> None:
+        """Refuse what does not fit."""
+        if len(prompt_ids) >= self.context_window:
+            raise ContextWindowError(f"the prompt has {len(prompt_ids)} tokens")
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams],
+        *,
+        batch_size: int = 8,
+    ) -> Generator[tuple[int, GenerationDelta], None, None]:
+        """Stream the next replies, in the order of the prompts, a token of each in turn."""
+        self.batches.append(len(prompts))
+        streams = dict(enumerate(map(self.generate, prompts, params)))
+        try:
+            while streams:
+                for number, stream in list(streams.items()):
+                    delta = next(stream)
+                    yield number, delta
+                    if delta.finish_reason:
+                        del streams[number]
+        finally:
+            for stream in streams.values():
+                stream.close()
 
     def _stream(
         self, prompt: list[int], reply: str, params: SamplingParams
