@@ -24,7 +24,8 @@ _INT8_BLOCK = 1024
 def attend_cached(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor:
     """`attend` over a layer of a KV cache, whatever its storage."""
     if view.key_scales is None:
-        return attend(queries, view.keys, view.values, mask)
+        kind = queries.dtype  # the cache may keep less than the model computes in
+        return attend(queries, view.keys.to(kind), view.values.to(kind), mask)
     return attend_int8(queries, view, mask).flatten(2)
 
 
