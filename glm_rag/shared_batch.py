@@ -50,7 +50,7 @@ class SharedBatch:
             self._params.append(params)
             self._waiting.append(deque())
             self.leave()
-            self._changed.wait_for(lambda: self._num_expected == 0)
+            self._changed.wait_for(lambda: self._num_expected <= 0)
         return row
 
     def leave(self) -> None:
