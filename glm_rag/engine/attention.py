@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import unflatten
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     Args:
         queries: `[B, S, H, D]`.
         keys, values: `[B, G, T, D]`; query head h belongs to group h // (H / G).
-        mask: `[B or 1, S, T]`, True = may be seen; None: all of T if S is 1, else S = T, causal.
+        mask: `[B or 1, S, T]`, True = may be seen; None: the new tokens are the last S of
+            T, causal.
 
     Returns:
         Context `[B, S, H * D]`.
@@ -44,6 +47,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     rows = num_new * num_heads // keys.shape[1]
     if num_new == 1 or (mask is not None and rows <= _MAX_FOLDED_ROWS):
         context = attend_folded(queries, keys, values, mask)
+    elif mask is None and (queries.is_cuda or num_new < keys.shape[2]):
+        context = attend_causal(queries, keys, values)
     elif queries.is_cuda:
         context = attend_expanded(queries, keys, values, mask)
     else:
@@ -118,3 +123,35 @@ def attend_int8(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor
         peak = new_peak
     context = unflatten((context / total).to(queries.dtype), 2, (-1, num_new))
     return context.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def attend_causal(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The S new tokens as the last of T, with no mask in memory on CUDA; `[B, S, H, D]`.
+
+    By flash_attn where it is installed and the device has it, else by torch's own kernels.
+    """
+    if flash := flash_attention(queries.device, queries.dtype):
+        return flash(queries, keys.transpose(1, 2), values.transpose(1, 2), causal=True)
+    batch, groups = keys.shape[:2]
+    q = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*G, M, S, D]
+    k, v = (x.flatten(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (keys, values))
+    bias = causal_lower_right(q.shape[2], k.shape[2])
+    context = scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return unflatten(context, 0, (batch, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def flash_attention(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    """`flash_attn_func` where it can run: 16 bits, compute capability 8.0 and up."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    return _flash_attn_func() if torch.cuda.get_device_capability(device) >= (8, 0) else None
+
+
+@cache
+def _flash_attn_func() -> Callable[..., Tensor] | None:
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError:  # also what a build for another torch raises
+        return None
+    found: Callable[..., Tensor] = flash_attn_func
+    return found

@@ -204,7 +204,8 @@ def _visible(num_new: int, cache: KVCache, real: Tensor | None) -> Tensor | None
 
     Rows of padding see everything: they are never read, and an empty row would become NaN.
     """
-    if real is None and (num_new == 1 or cache.length == 0):
+    maskless = num_new == 1 or cache.length == 0 or cache.device.type == "cuda"
+    if real is None and maskless:
         return None
     total = cache.length + num_new
     ones = torch.ones(1, num_new, total, dtype=torch.bool, device=cache.device)

@@ -151,4 +151,3 @@ def _round(weight: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
 def _divide(grouped: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     inverse = torch.where(scale == 0, 0.0, 1 / scale.float())
     return (grouped * inverse.unsqueeze(-1)).round().clamp(low, high).to(torch.int8)
-

@@ -188,7 +188,9 @@ def _check_tensor(path: Path, name: str, value: Tensor, expected: torch.Size | N
         )
     _check_shape(path, name, value, expected)
     if not value.is_floating_point() and value.dtype != torch.uint8:
-        raise CheckpointError(f"{path}: {_ROOT}{name} holds {value.dtype} values, not floating point")
+        raise CheckpointError(
+            f"{path}: {_ROOT}{name} holds {value.dtype} values, not floating point"
+        )
 
 
 def _check_shape(path: Path, name: str, value: Tensor, expected: torch.Size) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from glm_rag.config import ModelSettings, expand_user
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.weight_files import find_weight_files
-from glm_rag.errors import MissingDependencyError, ModelError, ModelNotFoundError
+from glm_rag.errors import MissingDependencyError, ModelNotFoundError
 from glm_rag.models.check import safetensors_header
 from glm_rag.models.registry import MODELS, ModelSpec, unknown_model
 

@@ -216,10 +216,15 @@ def _errors(output: str) -> Iterator[str]:
 
 def _command(instructions: str, target: Path) -> list[str]:
     flags = [*_COMMON_FLAGS.split(), *_FLAGS[instructions].split()]
-    return [_compiler(), *flags, str(_HERE / "native.cpp"), "-o", str(target)]
+    return [compiler(), *flags, str(_HERE / "native.cpp"), "-o", str(target)]
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """Path of a C++ compiler.
+
+    Raises:
+        ModelError: there is none.
+    """
     for name in ("g++", "clang++", "c++"):
         if found := shutil.which(name):
             return found
