@@ -17,6 +17,7 @@ from glm_rag.types import (
     FinishReason,
     Language,
     PackedContext,
+    Passage,
     ScoredDocument,
     Usage,
 )
@@ -37,7 +38,12 @@ _LOOP_CHARACTERS = (8, 200)
 
 @dataclass(slots=True)
 class AnswerRun:
-    """State of one answer. `context` and `reason` are filled on the way; texts only grow."""
+    """State of one answer. `context` and `reason` are filled on the way; texts only grow.
+
+    Attributes:
+        prompt: the user turn as the model reads it; None while it is not asked.
+        added: passages that this turn shows, the end of `context.passages`.
+    """
 
     question: str
     language: Language
@@ -50,6 +56,8 @@ class AnswerRun:
     started: float = field(default_factory=time.perf_counter)
     documents: Sequence[Document] = ()
     context: PackedContext = _NO_CONTEXT
+    prompt: str | None = None
+    added: tuple[Passage, ...] = ()
     reason: str = ""
     text: str = ""
     token_ids: tuple[int, ...] | None = None
@@ -100,6 +108,7 @@ class AnswerRun:
                 else align(self.text, self.context.passages, question=self.question)
             )
         self.timings["total"] = time.perf_counter() - self.started
+        asked = ChatTurn("user", self.question, prompt=self.prompt, passages=self.added)
         reply = ChatTurn("assistant", self.text, self.token_ids)
         return Answer(
             text=self.text,
@@ -111,7 +120,7 @@ class AnswerRun:
             abstained=bool(self.reason),
             question=self.question,
             reason=self.reason,
-            messages=(*self.conversation, ChatTurn("user", self.question), reply),
+            messages=(*self.conversation, asked, reply),
             nearest=_nearest(self.documents) if self.reason else (),
             search_question=self.search_question,
         )

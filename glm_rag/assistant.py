@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from glm_rag.answer_run import AnswerRun
@@ -62,8 +63,10 @@ class Assistant:
 
         Args:
             question: in Chinese or English.
-            history: the previous `Answer`, (role, text) pairs, turns or messages. Old turns
-                are left out where they would take more than their share of the window.
+            history: the previous `Answer`, (role, text) pairs, turns or messages. After an
+                `Answer` the prompt goes on where it ended, passages included, and passages that
+                it shows are not repeated. Old turns lose their passages or are left out where
+                they would take more than their share of the window.
 
         Yields:
             Pieces of text; the last delta has no text and carries the `Answer`.
@@ -146,7 +149,7 @@ class Assistant:
             )
         share = min(int(self.packing.history_share * run.window), room // 2)
         run.history = tuple(
-            recent_turns(turns, lambda end: self._count(run, "", end) - alone <= share)
+            recent_turns(turns, lambda kept: self._count(run, "", kept) - alone, share)
         )
         return run
 
@@ -159,20 +162,25 @@ class Assistant:
             return []
         with run.timed("pack"):
             without = self._count(run, "", run.history)
-            run.context = pack(
+            shown = [passage for turn in run.history for passage in turn.passages]
+            packed = pack(
                 documents,
                 count_tokens=lambda block: self._count(run, block, run.history) - without,
                 budget=run.window - self.packing.answer_reserve - without,
                 max_passages=self.packing.max_passages,
                 relative_score=self.packing.relative_score,
                 render=lambda passages: render_passages(passages, run.language),
+                shown=shown,
             )
+            run.added = packed.passages
+            run.context = replace(packed, passages=(*shown, *packed.passages))
         if not run.context.passages:
             raise ContextWindowError(
                 f"no passage fits beside the question in a window of {run.window} tokens: "
                 "shorten the question or lower packing.answer_reserve"
             )
-        turns = _turns(run, render_passages(run.context.passages, run.language), run.history)
+        turns = _turns(run, render_passages(run.added, run.language), run.history)
+        run.prompt = turns[-1].text
         run.num_prompt_tokens = run.counter.prompt(turns)
         return to_messages(turns)
 

@@ -103,6 +103,10 @@ class ChatGLM2(LocalModel, BaseChatModel):
         """Ids of a text by the model's own tokenizer, without prompt format."""
         return self.open().tokenizer.encode(text)
 
+    def prompt_ids(self, messages: Sequence[BaseMessage]) -> list[int]:
+        """Ids of the exact prompt that these messages become."""
+        return _prompt_ids(self.open(), messages)
+
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from glm_rag.errors import ConfigError
@@ -85,16 +86,35 @@ class GenerationDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """What an engine may keep of the sequences it computed.
+
+    Attributes:
+        memory_bytes: of KV caches kept in memory.
+        disk_bytes: of those in files under `folder`; nothing is written without a folder.
+    """
+
+    memory_bytes: int
+    disk_bytes: int = 0
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatTurn:
     """One message of a conversation, in the words of a chat model.
 
     `token_ids` are the ids the model itself generated for an assistant turn. Kept ids let the
     next prompt continue the same sequence: encoding the text again gives other ids.
+
+    A user turn that was answered from documents keeps what the model read: `prompt` stands in
+    the place of `text`, and `passages` are those that it shows.
     """
 
     role: Role
     text: str
     token_ids: tuple[int, ...] | None = None
+    prompt: str | None = field(default=None, repr=False, metadata={"json": False})
+    passages: tuple[Passage, ...] = field(default=(), repr=False, metadata={"json": False})
 
 
 # ---------------------------------------------------------------- documents
@@ -249,6 +269,27 @@ class IngestReport:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """Passages of a knowledge base read ahead of time; also where such a run stands.
+
+    Attributes:
+        num_passages: that fit the budget. num_present: of those, on disk before.
+        num_read: computed and written now. num_tokens: of the passages to read, prompt included.
+        bytes_used: of what is on disk of them. bytes_needed: of all that fit the budget.
+        seconds: since the run began. seconds_left: estimate from the speed so far.
+    """
+
+    num_passages: int
+    num_present: int
+    num_read: int
+    num_tokens: int
+    bytes_used: int
+    bytes_needed: int
+    seconds: float
+    seconds_left: float
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -277,7 +318,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class PackedContext:
-    """The passages that entered the window, best first, and what was left out."""
+    """The passages that entered the window, best first, and what was left out.
+
+    In a follow-up the passages that earlier rounds of the prompt show come first; `num_tokens`
+    counts the new ones.
+    """
 
     passages: tuple[Passage, ...]
     num_tokens: int

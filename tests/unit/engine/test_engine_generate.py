@@ -273,16 +273,16 @@ def test_dropping_an_engine_frees_its_model():
 
 def test_prefill_never_builds_a_square_or_repeats_keys(monkeypatch):
     engine = tiny_engine(seq_length=4096)
-    from glm_rag.engine import model as model_module
+    from glm_rag.engine import attention
 
     seen = []
-    original = model_module.attend
+    original = attention.attend
 
     def watch(queries, keys, values, mask):
         seen.append((queries.shape, keys.shape, None if mask is None else mask.numel()))
         return original(queries, keys, values, mask)
 
-    monkeypatch.setattr(model_module, "attend", watch)
+    monkeypatch.setattr(attention, "attend", watch)
     prompt = [i % 250 for i in range(3000)]
     next(engine.generate(prompt, GREEDY))
     assert all(keys[1] == TINY.num_kv_groups for _, keys, _ in seen)
