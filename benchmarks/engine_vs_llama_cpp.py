@@ -24,7 +24,7 @@ import platformdirs
 from support import llama_cpp
 from support.child import run_child
 from support.random_models import Shape, write_converted, write_gguf
-from support.record import RESULTS, print_table, save
+from support.record import RESULTS, print_table, save, warn_if_busy
 
 PROMPT = 512
 CONTEXTS = (0, 2048)
@@ -92,6 +92,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         write_gguf(gguf, shape)
     if not (ours / "config.json").is_file():
         write_converted(ours, shape, group=options.group)
+    load = warn_if_busy()
     turns: dict[str, list[Turn]] = {"llama.cpp": [], "glm-rag": []}
     for number in range(options.turns):
         progress(f"turn {number + 1} of {options.turns}: llama.cpp")
@@ -106,6 +107,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "shape": asdict(shape),
         "threads": options.threads,
+        "load_before": load,
         "group": options.group,
         "llama.cpp": llama_cpp.build_of(program, gguf),
         "medians": table | {"ratio": ratio},

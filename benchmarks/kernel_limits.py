@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.record import RESULTS, print_table, save
+from support.record import RESULTS, print_table, save, warn_if_busy
 
 from glm_rag.engine.kernels import native
 from glm_rag.engine.quantize import QuantizedTensor, packed_shapes
@@ -128,11 +128,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1536)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    load = warn_if_busy()
     limits = measure_limits(options.threads, options.megabytes)
     print_table([{key: row[key] for key in ("limit", "threads", "value")} for row in limits])
     kernel = [row for n in thread_counts(options.threads) for row in measure_kernel(n, limits)]
     instructions = native.load().instructions
-    values = {"instructions": instructions, "limits": limits, "kernel": kernel}
+    values = {"load_before": load, "instructions": instructions, "limits": limits, "kernel": kernel}
     save(options.out, "kernel_limits", ("glm-rag", "torch"), values)
     print_table(kernel)
 

@@ -1,16 +1,20 @@
-"""The shape of ChatGLM2-6B-32K, filled with random 4-bit weights for llama.cpp."""
+"""The shape of ChatGLM2-6B-32K, filled with random 4-bit weights, for either engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from glm_rag.engine.quantize import packed_shapes
+
 Q4_0_BLOCK = 32  # values that share a scale
 Q4_0_BYTES = 18  # a float16 scale and 32 half bytes
 SCALE = np.float16(0.002)
+CONVERTED_KEYS = {"quantization_bit": 4}  # what makes config.json one of a converted folder
 RANDOM_ROWS = 512  # repeated downwards: nobody's speed depends on what the weights are
 
 
@@ -101,4 +105,88 @@ def _random_q4_0(random: np.random.Generator, rows: int, columns: int) -> np.nda
 
 
 def write_converted(folder: Path, shape: Shape, *, group: int) -> None:
-    raise NotImplementedError
+    """The same shape as a converted int4 checkpoint, with a tokenizer of single bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_safetensors(folder / "model.safetensors", dict(_converted_tensors(shape, group)))
+    (folder / "tokenizer.json").write_text(_byte_tokenizer(), encoding="utf-8")
+    config = {
+        "model_type": "chatglm",
+        "name": "random-6b",
+        "num_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "ffn_hidden_size": shape.ffn,
+        "kv_channels": shape.head_dim,
+        "num_attention_heads": shape.heads,
+        "multi_query_attention": True,
+        "multi_query_group_num": shape.kv_groups,
+        "padded_vocab_size": shape.vocab,
+        "seq_length": shape.window,
+        "add_qkv_bias": True,
+        "rope_ratio": 16,
+        "rope_mode": "interpolate",
+        "tokenizer_kind": "chatml",
+        **CONVERTED_KEYS,
+        "quantization_group": group,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _converted_tensors(shape: Shape, group: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values of every tensor; matrices of one size share their memory."""
+    random = np.random.default_rng(0)
+    made: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def matrix(name: str, rows: int, columns: int) -> Iterator[tuple[str, np.ndarray]]:
+        if (rows, columns) not in made:
+            packed, scales = packed_shapes(rows, columns, bits=4, group=group)
+            values = random.integers(0, 256, packed, dtype=np.uint8)
+            made[rows, columns] = values, np.full(scales, SCALE)
+        packed, scales = made[rows, columns]
+        yield f"transformer.{name}.packed", packed
+        yield f"transformer.{name}.scales", scales
+
+    yield from matrix("embedding.word_embeddings", shape.vocab, shape.hidden)
+    yield from matrix("output_layer", shape.vocab, shape.hidden)
+    one = np.ones(shape.hidden, np.float16)
+    yield "transformer.encoder.final_layernorm.weight", one
+    heads = shape.heads * shape.head_dim
+    for layer in range(shape.layers):
+        block = f"encoder.layers.{layer}."
+        yield f"transformer.{block}input_layernorm.weight", one
+        yield f"transformer.{block}post_attention_layernorm.weight", one
+        bias = np.zeros(shape.qkv, np.float16)
+        yield f"transformer.{block}self_attention.query_key_value.bias", bias
+        qkv = block + "self_attention.query_key_value"
+        yield from matrix(qkv, shape.qkv, shape.hidden)
+        yield from matrix(block + "self_attention.dense", shape.hidden, heads)
+        yield from matrix(block + "mlp.dense_h_to_4h", 2 * shape.ffn, shape.hidden)
+        yield from matrix(block + "mlp.dense_4h_to_h", shape.hidden, shape.ffn)
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """One file written piece by piece; the library's own writer would need all in memory."""
+    kinds = {"uint8": "U8", "float16": "F16"}
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        kind = kinds[str(tensor.dtype)]
+        header[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 64)  # so that every tensor of whole lines begins at a line
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.tobytes())
+
+
+def _byte_tokenizer() -> str:
+    """A tokenizer.json with one id per byte and the ChatML tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    return str(tokenizer.to_str())

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+_BUSY = 0.5
 # What decides which kernel an engine takes.
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd")
 
@@ -56,6 +58,18 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+def warn_if_busy() -> float:
+    """The load average before a measurement, with a warning where other programs are running.
+
+    llama.cpp's threads wait for each other by spinning: beside one busy program it writes several
+    times slower.
+    """
+    load = os.getloadavg()[0]
+    if load > _BUSY:
+        print(f"other programs run (load {load:.1f}): expect low figures", file=sys.stderr)
+    return round(load, 2)
 
 
 def _cpuinfo() -> dict[str, str]:

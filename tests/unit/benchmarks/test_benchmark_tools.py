@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 import quantization_quality
 from quantization_quality import Outcome
+from safetensors.torch import load_file
 from support import llama_cpp
 from support.child import run_child
-from support.random_models import Shape, write_gguf
+from support.random_models import Shape, write_converted, write_gguf
 from support.record import save
+
+from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.quantize import packed_shapes
+from glm_rag.engine.tokenizer import load_tokenizer
 
 TINY = Shape(layers=2, hidden=64, ffn=96, heads=2, kv_groups=1, head_dim=32, vocab=640, window=128)
 
@@ -36,6 +41,23 @@ def test_a_random_gguf_has_every_tensor_in_its_shape(tmp_path):
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
         assert np.isfinite(values).all()
         assert values.any() or tensor.name.endswith("bias")
+
+
+def test_a_random_converted_folder_has_every_matrix_in_the_engines_layout(tmp_path):
+    write_converted(tmp_path / "m", TINY, group=32)
+    config = ModelConfig.from_folder(tmp_path / "m")
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    parameters = 0
+    for name, packed in tensors.items():
+        if not name.endswith(".packed"):
+            continue
+        scales = tensors[name.replace(".packed", ".scales")]
+        rows, columns = packed.shape[0] * 16, packed.shape[1] * 8
+        assert (packed.shape, scales.shape) == packed_shapes(rows, columns, bits=4, group=32)
+        parameters += rows * columns
+    others = [t for name, t in tensors.items() if not name.endswith((".packed", ".scales"))]
+    assert parameters + sum(t.numel() for t in others) == config.num_parameters
+    assert load_tokenizer(tmp_path / "m").decode(list(b"abc"))
 
 
 def test_a_childs_own_peak_memory_is_reported():
