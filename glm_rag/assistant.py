@@ -8,10 +8,13 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.runnables import RunnableBinding
+
 from glm_rag.answer_run import AnswerRun
 from glm_rag.config import PackingSettings, RetrievalSettings
 from glm_rag.conversation import history_turns, recent_turns, search_question
 from glm_rag.counting import TokenCounter, context_window
+from glm_rag.engine.loop_guard import TextLoopGuard
 from glm_rag.errors import ConfigError, ContextWindowError
 from glm_rag.grounding import REFUSAL_SENTENCE, judge
 from glm_rag.messages import to_messages
@@ -69,7 +72,9 @@ class Assistant:
                 they would take more than their share of the window.
 
         Yields:
-            Pieces of text; the last delta has no text and carries the `Answer`.
+            Pieces of text; the last delta has no text and carries the `Answer`. An answer that
+            repeats itself is ended (`finish_reason` repetition). What was streamed cannot be
+            taken back, but `Answer.text` holds the repeated part once.
 
         Raises:
             ConfigError: the question is empty or the history is of no known form.
@@ -84,7 +89,7 @@ class Assistant:
                 for chunk in chunks:
                     if text := run.add(chunk):
                         yield AnswerDelta(text)
-                    if run.loops():
+                    if run.loops:
                         break
         if rest := run.complete():
             yield AnswerDelta(rest)
@@ -116,7 +121,7 @@ class Assistant:
                     async for chunk in chunks:
                         if text := run.add(chunk):
                             yield AnswerDelta(text)
-                        if run.loops():
+                        if run.loops:
                             break
         if rest := run.complete():
             yield AnswerDelta(rest)
@@ -138,6 +143,7 @@ class Assistant:
             search_question=search_question(question, turns),
             counter=TokenCounter(self.llm),
             window=context_window(self.llm, self.packing.window),
+            guard=None if _watches_itself(self.llm) else TextLoopGuard(),
         )
         alone = self._count(run, "")
         room = run.window - self.packing.answer_reserve - alone
@@ -202,6 +208,13 @@ def _answer(delta: AnswerDelta) -> Answer:
     if delta.answer is None:
         raise RuntimeError("a stream of deltas always ends with the answer")
     return delta.answer
+
+
+def _watches_itself(llm: Runnable[Any, Any]) -> bool:
+    """Whether the model has a loop guard, on or off: then its own setting holds."""
+    while isinstance(llm, RunnableBinding):
+        llm = llm.bound
+    return hasattr(llm, "loop_guard")
 
 
 def _generator(stream: Iterator[Any]) -> Generator[Any, None, None]:

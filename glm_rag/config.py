@@ -83,6 +83,10 @@ class GenerationSettings(_Section):
     repetition_penalty: float = Field(1.0, gt=0)
     seed: int | None = Field(None, ge=0, lt=2**64)
     stop: tuple[str, ...] = ()
+    speculate: bool = Field(
+        True, description="guess tokens from the prompt, verify several at once"
+    )
+    loop_guard: bool = Field(True, description="end an answer that repeats itself")
 
     def sampling(self) -> SamplingParams:
         """These settings as the engine takes them."""

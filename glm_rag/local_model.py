@@ -49,6 +49,9 @@ class LocalModel(BaseModel):
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
+    speculate: bool = True
+    loop_guard: bool = True
+    batch_size: int = Field(8, ge=1, description="most inputs of one `batch` answered at once")
 
     engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
     _opened: Any = PrivateAttr(default=None)

@@ -13,7 +13,8 @@ from glm_rag.errors import ConfigError
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
-FinishReason = Literal["stop", "length"]
+# repetition: the answer began to say the same thing over and over, so it was ended.
+FinishReason = Literal["stop", "length", "repetition"]
 Role = Literal["system", "user", "assistant"]
 Language = Literal["en", "zh"]
 
@@ -36,6 +37,9 @@ class SamplingParams:
             in prompt or answer (CTRL, arXiv 1909.05858); 1 turns it off.
         seed: makes sampling repeatable; None draws a fresh one.
         stop: strings that end the answer and are not part of it.
+        speculate: guess tokens from prompt and answer and verify several in one pass. Changes
+            no answer but by rounding, where two tokens are as good as equally likely.
+        loop_guard: end an answer that repeats itself, with finish reason `repetition`.
     """
 
     max_tokens: int = 1024
@@ -45,6 +49,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    speculate: bool = True
+    loop_guard: bool = True
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,11 +70,18 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one generation, by the model's own tokenizer."""
+    """Token counts of one generation, by the model's own tokenizer.
+
+    Attributes:
+        cached_tokens: of the prompt, not computed again.
+        drafted_tokens, accepted_tokens: guessed by speculation, and those that came true.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +374,7 @@ class Answer:
     """A finished answer.
 
     Attributes:
+        text: what was streamed; after a loop (`finish_reason` repetition) the repeated part once.
         timings: seconds by step: `retrieve`, `pack`, `first_token`, `generate`, `cite`, `total`.
         abstained: no evidence was found, so `text` says so and `citations` is empty.
         reason: why it abstained; empty otherwise.

@@ -233,6 +233,28 @@ class KVCache:
             self._scales[..., :length] = tensors["scales"]
         self.length, self.token_ids = length, list(token_ids)
 
+    # ------------------------------------------------------------ rows of a batch
+
+    def put_row(self, row: int, single: KVCache, end: int) -> None:
+        """Copy the tokens of a cache of one sequence into `row`, so that they end at column `end`.
+
+        Columns before them are padding and are set to zero: what is masked must still be finite.
+        """
+        start = end - single.num_tokens
+        own = self._storage[:, :, row]  # [L, 2, G, C, D]
+        own[..., self.num_prefix : start, :] = 0
+        own[..., start:end, :] = single._storage[:, :, 0, :, single.num_prefix : single.length]
+        if self._scales is not None and single._scales is not None:
+            scales = self._scales[:, :, row]  # [L, 2, G, C]
+            scales[..., self.num_prefix : start] = 0
+            scales[..., start:end] = single._scales[:, :, 0, :, single.num_prefix : single.length]
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Keep these rows of the batch, in this order."""
+        self._storage = self._storage[:, :, list(rows)]
+        if self._scales is not None:
+            self._scales = self._scales[:, :, list(rows)]
+
 
 def column_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     """Bytes that a cache of this dtype takes for one token of one sequence."""

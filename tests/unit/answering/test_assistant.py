@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
@@ -319,9 +319,37 @@ async def test_cancelling_stops_the_model():
 )
 def test_an_answer_that_repeats_itself_is_stopped(line):
     made, engine = assistant("Leave: " + line * 20)
-    answer = made.ask(QUESTION)
-    assert 4 <= answer.text.count(line.strip()) < 6
+    deltas = list(made.stream(QUESTION))
+    answer = deltas[-1].answer
+    assert answer.text == f"Leave: {line}".rstrip()
+    assert answer.finish_reason == "repetition"
+    assert 3 <= "".join(delta.text for delta in deltas).count(line.strip()) < 6
+    assert answer.messages[-1] == ChatTurn("assistant", answer.text)
     assert engine.closed == 1
+
+
+LOOP = "Leave: " + "The leave is long enough for every single one of us here. " * 20
+
+
+async def test_a_foreign_model_that_repeats_itself_is_stopped():
+    model = GenericFakeChatModel(messages=iter([LOOP] * 2))
+    made = Assistant(ListRetriever(documents=[document()]), model)
+    for answer in (made.ask(QUESTION), await made.aask(QUESTION)):
+        assert answer.finish_reason == "repetition"
+        assert answer.text == LOOP[: LOOP.index("here.") + 5]
+        assert answer.usage.output_tokens < 100
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_model_with_a_guard_of_its_own_decides_itself(bound):
+    reply = "The leave is long. " * 20
+    llm = ChatGLM2(engine=ScriptedEngine([reply]), loop_guard=False, max_tokens=500)
+    made = Assistant(
+        ListRetriever(documents=[document()]), llm.bind(stop=["zzz"]) if bound else llm
+    )
+    answer = made.ask(QUESTION)
+    assert answer.finish_reason == "stop"
+    assert answer.text == reply
 
 
 def test_a_table_rule_is_no_loop():
