@@ -29,7 +29,7 @@ from support.record import RESULTS, print_table, save, warn_if_busy
 PROMPT = 512
 CONTEXTS = (0, 2048)
 DECODE_TOKENS = 16
-SHAPES = {"6b": Shape(), "tiny": Shape(layers=2, hidden=512, ffn=1024, heads=8, vocab=4096)}
+SHAPES = {"6b": Shape(), "tiny": Shape(layers=2, hidden=512, ffn=1024, heads=4, vocab=4096)}
 _GLM_RAG = "from glm_rag.cli.main import main; main()"
 
 
