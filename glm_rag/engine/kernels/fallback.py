@@ -1,4 +1,4 @@
-"""Products with quantized weights in plain torch, on any device: the slow path that always works."""
+"""Products with quantized weights in plain torch: slow, on any device."""
 
 from __future__ import annotations
 

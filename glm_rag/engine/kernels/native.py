@@ -1,8 +1,8 @@
 """The compiled CPU kernels: built at first use where there is a compiler, called by ctypes.
 
-The library itself knows neither torch nor Python, so one build serves every version of both. A wheel may
-bring it ready made (`libglm_rag-<instructions>.so` beside this file); else it is compiled once and
-kept in the user's cache folder under a name that holds the hash of its source.
+The library itself knows neither torch nor Python, so one build serves every version of both. A
+wheel may bring it ready made (`libglm_rag-<instructions>.so` beside this file); else it is compiled
+once and kept in the user's cache folder under a name that holds the hash of its source.
 """
 
 from __future__ import annotations
