@@ -87,11 +87,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     shape, cache = SHAPES[options.shape], options.cache
     program = llama_cpp.find_llama_bench(cache, options.llama_bench, jobs=options.threads)
     gguf = cache / f"{options.shape}-q4_0.gguf"
-    ours = cache / f"{options.shape}-int4-g{options.group}"
+    ours = cache / f"{options.shape}-int4-g{options.group}-e{options.embedding_bits}"
     if not gguf.is_file():
         write_gguf(gguf, shape)
     if not (ours / "config.json").is_file():
-        write_converted(ours, shape, group=options.group)
+        write_converted(ours, shape, group=options.group, embedding_bits=options.embedding_bits)
     load = warn_if_busy()
     turns: dict[str, list[Turn]] = {"llama.cpp": [], "glm-rag": []}
     for number in range(options.turns):
@@ -109,6 +109,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "threads": options.threads,
         "load_before": load,
         "group": options.group,
+        "embedding_bits": options.embedding_bits,
         "llama.cpp": llama_cpp.build_of(program, gguf),
         "medians": table | {"ratio": ratio},
         "turns": {engine: [asdict(turn) for turn in done] for engine, done in turns.items()},
@@ -124,6 +125,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--group", type=int, default=32, help="int4 values that share a scale")
+    parser.add_argument(
+        "--embedding-bits",
+        type=int,
+        choices=(4, 8),
+        default=4,
+        help="of embedding and output layer; llama.cpp's Q4_0 file has 4",
+    )
     parser.add_argument("--shape", choices=SHAPES, default="6b", help="tiny: to try the script")
     parser.add_argument("--llama-bench", type=Path, help="default: from PATH, else built")
     parser.add_argument(

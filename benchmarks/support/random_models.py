@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_rag.engine.quantize import packed_shapes
+from glm_rag.engine.quantize import choose_group, packed_shapes
 
 Q4_0_BLOCK = 32  # values that share a scale
 Q4_0_BYTES = 18  # a float16 scale and 32 half bytes
@@ -103,10 +103,11 @@ def _random_q4_0(random: np.random.Generator, rows: int, columns: int) -> np.nda
     return np.tile(head, (-(-rows // len(head)), 1))[:rows]
 
 
-def write_converted(folder: Path, shape: Shape, *, group: int) -> None:
+def write_converted(folder: Path, shape: Shape, *, group: int, embedding_bits: int = 4) -> None:
     """The same shape as a converted int4 checkpoint, with a tokenizer of single bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_safetensors(folder / "model.safetensors", dict(_converted_tensors(shape, group)))
+    tensors = dict(_converted_tensors(shape, group, embedding_bits))
+    _write_safetensors(folder / "model.safetensors", tensors)
     (folder / "tokenizer.json").write_text(_byte_tokenizer(), encoding="utf-8")
     config = {
         "model_type": "chatglm",
@@ -124,27 +125,31 @@ def write_converted(folder: Path, shape: Shape, *, group: int) -> None:
         "rope_ratio": 16,
         "rope_mode": "interpolate",
         "tokenizer_kind": "chatml",
-        "quantization": {"bits": 4, "group": group, "embedding_bits": 4},
+        "quantization": {"bits": 4, "group": group, "embedding_bits": embedding_bits},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _converted_tensors(shape: Shape, group: int) -> Iterator[tuple[str, np.ndarray]]:
+def _converted_tensors(
+    shape: Shape, group: int, embedding_bits: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """Name and values of every tensor; matrices of one size share their memory."""
     random = np.random.default_rng(0)
     made: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
-    def matrix(name: str, rows: int, columns: int) -> Iterator[tuple[str, np.ndarray]]:
+    def matrix(
+        name: str, rows: int, columns: int, bits: int = 4
+    ) -> Iterator[tuple[str, np.ndarray]]:
         if (rows, columns) not in made:
-            packed, scales = packed_shapes(rows, columns, bits=4, group=group)
+            packed, scales = packed_shapes(rows, columns, bits, choose_group(columns, group))
             values = random.integers(0, 256, packed, dtype=np.uint8)
             made[rows, columns] = values, np.full(scales, SCALE)
         packed, scales = made[rows, columns]
         yield f"transformer.{name}.packed", packed
         yield f"transformer.{name}.scales", scales
 
-    yield from matrix("embedding.word_embeddings", shape.vocab, shape.hidden)
-    yield from matrix("output_layer", shape.vocab, shape.hidden)
+    yield from matrix("embedding.word_embeddings", shape.vocab, shape.hidden, embedding_bits)
+    yield from matrix("output_layer", shape.vocab, shape.hidden, embedding_bits)
     one = np.ones(shape.hidden, np.float16)
     yield "transformer.encoder.final_layernorm.weight", one
     heads = shape.heads * shape.head_dim

@@ -95,7 +95,7 @@ def _show(report: BenchReport) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    weights = " ".join(filter(None, (report.quantization, report.dtype)))
+    weights = ", ".join(filter(None, (report.quantization, report.dtype)))
     for label, value in (
         ("model", report.model),
         ("backend", f"{report.backend}, {weights}, {report.threads} threads on {report.device}"),

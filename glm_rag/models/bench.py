@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -66,7 +65,7 @@ class BenchReport:
 
     Attributes:
         backend: what computes the matrix products.
-        quantization: int4 or int8, empty for weights of `dtype`.
+        quantization: bits and group of the weights, empty for weights of `dtype`.
         load_seconds: opening the checkpoint; the libraries were imported before.
         warmup_seconds: the first forward pass, which reads mapped weights from the disk.
         rss_bytes: resident memory after loading and warming up; 0 where the system does not tell.
@@ -114,7 +113,7 @@ def bench(
     written = tuple(_measure_decode(engine, plan, on_step, skipped))
     return BenchReport(
         model=engine.name,
-        backend=str(getattr(engine, "backend", "torch")),
+        backend=engine.backend,
         device=str(engine.device),
         dtype=str(engine.dtype).removeprefix("torch."),
         quantization=quantization(engine),
@@ -131,9 +130,9 @@ def bench(
 
 
 def quantization(engine: Engine) -> str:
-    """`int4` or `int8`, empty where weights are floating point numbers."""
-    bits: Any = getattr(engine.config, "quantization_bit", 0)
-    return f"int{bits}" if bits else ""
+    """Such as `int4, group 32`; empty where weights are floating point numbers."""
+    kind = engine.config.quantization
+    return f"int{kind.bits}, group {kind.group}" if kind else ""
 
 
 def _measure_prefill(

@@ -12,6 +12,7 @@ import kernel_limits
 import numpy as np
 import pytest
 import quantization_quality
+import torch
 from quantization_quality import Outcome
 from safetensors.torch import load_file
 from support import llama_cpp
@@ -19,9 +20,10 @@ from support.child import run_child
 from support.random_models import Shape, write_converted, write_gguf
 from support.record import save
 
-from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.config import ModelConfig, Quantization
+from glm_rag.engine.engine import Engine
 from glm_rag.engine.quantize import packed_shapes
-from glm_rag.engine.tokenizer import load_tokenizer
+from glm_rag.models.bench import quantization
 
 TINY = Shape(layers=2, hidden=64, ffn=96, heads=2, kv_groups=1, head_dim=32, vocab=640, window=128)
 
@@ -57,7 +59,11 @@ def test_a_random_converted_folder_has_every_matrix_in_the_engines_layout(tmp_pa
         parameters += rows * columns
     others = [t for name, t in tensors.items() if not name.endswith((".packed", ".scales"))]
     assert parameters + sum(t.numel() for t in others) == config.num_parameters
-    assert load_tokenizer(tmp_path / "m").decode(list(b"abc"))
+    assert engine_vs_llama_cpp.SHAPES["6b"].qkv == 4608
+    engine = Engine.load(tmp_path / "m")
+    assert engine.config.quantization == Quantization(bits=4, group=32, embedding_bits=4)
+    assert torch.isfinite(engine.logits([1, 2, 3])).all()
+    assert quantization(engine) == "int4, group 32"
 
 
 def test_a_childs_own_peak_memory_is_reported():
