@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.citations import align
+from glm_rag.engine.loop_guard import TextLoopGuard, without_loop
 from glm_rag.grounding import is_refusal, refusal
 from glm_rag.messages import TOKEN_IDS
 from glm_rag.types import (
@@ -17,6 +18,7 @@ from glm_rag.types import (
     FinishReason,
     Language,
     PackedContext,
+    Passage,
     ScoredDocument,
     Usage,
 )
@@ -30,14 +32,15 @@ if TYPE_CHECKING:
 _NUM_NEAREST = 3
 _NO_CONTEXT = PackedContext(passages=(), num_tokens=0, budget=0, num_dropped=0)
 
-# A stretch of at least this many characters, repeated this often at the end, is a loop.
-_LOOP_TIMES = 4
-_LOOP_CHARACTERS = (8, 200)
-
 
 @dataclass(slots=True)
 class AnswerRun:
-    """State of one answer. `context` and `reason` are filled on the way; texts only grow."""
+    """State of one answer. `context` and `reason` are filled on the way; texts only grow.
+
+    Attributes:
+        prompt: the user turn as the model reads it; None while it is not asked.
+        added: passages that this turn shows, the end of `context.passages`.
+    """
 
     question: str
     language: Language
@@ -50,12 +53,16 @@ class AnswerRun:
     started: float = field(default_factory=time.perf_counter)
     documents: Sequence[Document] = ()
     context: PackedContext = _NO_CONTEXT
+    prompt: str | None = None
+    added: tuple[Passage, ...] = ()
     reason: str = ""
     text: str = ""
     token_ids: tuple[int, ...] | None = None
     usage: Usage | None = None
     finish_reason: FinishReason = "stop"
     num_prompt_tokens: int = 0
+    # For models that do not watch themselves; None where the model has a guard of its own.
+    guard: TextLoopGuard | None = None
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -73,13 +80,14 @@ class AnswerRun:
             self.timings["first_token"] = time.perf_counter() - self.started
         self.text += text
         self._read_metadata(chunk)
+        if self.guard is not None and self.guard.push(text):
+            self.finish_reason = "repetition"
         return text
 
+    @property
     def loops(self) -> bool:
-        """Whether the answer ends in the same stretch of text over and over."""
-        low, high = _LOOP_CHARACTERS
-        tail = self.text[-high * _LOOP_TIMES :]
-        return any(_repeats(tail, size) for size in range(low, len(tail) // _LOOP_TIMES + 1))
+        """Whether the answer repeats itself and should be ended."""
+        return self.finish_reason == "repetition"
 
     def complete(self) -> str:
         """Text still missing: the refusal, when the model or the evidence gave no answer."""
@@ -90,7 +98,9 @@ class AnswerRun:
         return self.text
 
     def finish(self) -> Answer:
-        """The answer, with citations unless it abstained."""
+        """The answer, with citations unless it abstained; what a loop repeated is left out."""
+        if self.loops:
+            self._leave_out_loop()
         if not self.reason and is_refusal(self.text):
             self.reason = "the model found no answer in the passages"
         with self.timed("cite"):
@@ -100,6 +110,7 @@ class AnswerRun:
                 else align(self.text, self.context.passages, question=self.question)
             )
         self.timings["total"] = time.perf_counter() - self.started
+        asked = ChatTurn("user", self.question, prompt=self.prompt, passages=self.added)
         reply = ChatTurn("assistant", self.text, self.token_ids)
         return Answer(
             text=self.text,
@@ -111,7 +122,7 @@ class AnswerRun:
             abstained=bool(self.reason),
             question=self.question,
             reason=self.reason,
-            messages=(*self.conversation, ChatTurn("user", self.question), reply),
+            messages=(*self.conversation, asked, reply),
             nearest=_nearest(self.documents) if self.reason else (),
             search_question=self.search_question,
         )
@@ -128,17 +139,19 @@ class AnswerRun:
         reason = metadata.get("finish_reason") or metadata.get("stop_reason")
         if reason in {"length", "max_tokens"}:
             self.finish_reason = "length"
+        elif reason == "repetition":
+            self.finish_reason = "repetition"
+
+    def _leave_out_loop(self) -> None:
+        shorter = without_loop(self.text)
+        if shorter != self.text:
+            # Kept ids would bring the loop back into the next prompt.
+            self.text, self.token_ids = shorter, None
 
     def _counted_usage(self) -> Usage:
         if not self.num_prompt_tokens:
             return Usage(0, 0)
         return Usage(self.num_prompt_tokens, self.counter.text(self.text))
-
-
-def _repeats(tail: str, size: int) -> bool:
-    unit = tail[-size:]
-    # Rules and leaders (-----, .....) are layout, not a loop.
-    return len(set(unit)) > 3 and tail.endswith(unit * _LOOP_TIMES)
 
 
 def _nearest(documents: Sequence[Document]) -> tuple[ScoredDocument, ...]:

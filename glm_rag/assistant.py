@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.runnables import RunnableBinding
 
 from glm_rag.answer_run import AnswerRun
 from glm_rag.config import PackingSettings, RetrievalSettings
 from glm_rag.conversation import history_turns, recent_turns, search_question
 from glm_rag.counting import TokenCounter, context_window
+from glm_rag.engine.loop_guard import TextLoopGuard
 from glm_rag.errors import ConfigError, ContextWindowError
 from glm_rag.grounding import REFUSAL_SENTENCE, judge
 from glm_rag.messages import to_messages
@@ -62,11 +66,15 @@ class Assistant:
 
         Args:
             question: in Chinese or English.
-            history: the previous `Answer`, (role, text) pairs, turns or messages. Old turns
-                are left out where they would take more than their share of the window.
+            history: the previous `Answer`, (role, text) pairs, turns or messages. After an
+                `Answer` the prompt goes on where it ended, passages included, and passages that
+                it shows are not repeated. Old turns lose their passages or are left out where
+                they would take more than their share of the window.
 
         Yields:
-            Pieces of text; the last delta has no text and carries the `Answer`.
+            Pieces of text; the last delta has no text and carries the `Answer`. An answer that
+            repeats itself is ended (`finish_reason` repetition). What was streamed cannot be
+            taken back, but `Answer.text` holds the repeated part once.
 
         Raises:
             ConfigError: the question is empty or the history is of no known form.
@@ -81,7 +89,7 @@ class Assistant:
                 for chunk in chunks:
                     if text := run.add(chunk):
                         yield AnswerDelta(text)
-                    if run.loops():
+                    if run.loops:
                         break
         if rest := run.complete():
             yield AnswerDelta(rest)
@@ -113,7 +121,7 @@ class Assistant:
                     async for chunk in chunks:
                         if text := run.add(chunk):
                             yield AnswerDelta(text)
-                        if run.loops():
+                        if run.loops:
                             break
         if rest := run.complete():
             yield AnswerDelta(rest)
@@ -135,6 +143,7 @@ class Assistant:
             search_question=search_question(question, turns),
             counter=TokenCounter(self.llm),
             window=context_window(self.llm, self.packing.window),
+            guard=None if _watches_itself(self.llm) else TextLoopGuard(),
         )
         alone = self._count(run, "")
         room = run.window - self.packing.answer_reserve - alone
@@ -146,7 +155,7 @@ class Assistant:
             )
         share = min(int(self.packing.history_share * run.window), room // 2)
         run.history = tuple(
-            recent_turns(turns, lambda end: self._count(run, "", end) - alone <= share)
+            recent_turns(turns, lambda kept: self._count(run, "", kept) - alone, share)
         )
         return run
 
@@ -159,20 +168,25 @@ class Assistant:
             return []
         with run.timed("pack"):
             without = self._count(run, "", run.history)
-            run.context = pack(
+            shown = [passage for turn in run.history for passage in turn.passages]
+            packed = pack(
                 documents,
                 count_tokens=lambda block: self._count(run, block, run.history) - without,
                 budget=run.window - self.packing.answer_reserve - without,
                 max_passages=self.packing.max_passages,
                 relative_score=self.packing.relative_score,
                 render=lambda passages: render_passages(passages, run.language),
+                shown=shown,
             )
+            run.added = packed.passages
+            run.context = replace(packed, passages=(*shown, *packed.passages))
         if not run.context.passages:
             raise ContextWindowError(
                 f"no passage fits beside the question in a window of {run.window} tokens: "
                 "shorten the question or lower packing.answer_reserve"
             )
-        turns = _turns(run, render_passages(run.context.passages, run.language), run.history)
+        turns = _turns(run, render_passages(run.added, run.language), run.history)
+        run.prompt = turns[-1].text
         run.num_prompt_tokens = run.counter.prompt(turns)
         return to_messages(turns)
 
@@ -194,6 +208,13 @@ def _answer(delta: AnswerDelta) -> Answer:
     if delta.answer is None:
         raise RuntimeError("a stream of deltas always ends with the answer")
     return delta.answer
+
+
+def _watches_itself(llm: Runnable[Any, Any]) -> bool:
+    """Whether the model has a loop guard, on or off: then its own setting holds."""
+    while isinstance(llm, RunnableBinding):
+        llm = llm.bound
+    return hasattr(llm, "loop_guard")
 
 
 def _generator(stream: Iterator[Any]) -> Generator[Any, None, None]:

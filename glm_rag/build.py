@@ -30,6 +30,8 @@ def build_llm(settings: Settings) -> ChatGLM2:
         rope_mode=model.rope_mode,
         rope_table=model.rope_table,
         prefix_checkpoint=model.prefix_checkpoint,
+        kv_cache=model.kv_cache,
+        prefix_cache=settings.cache,
         **{**generation.model_dump(), "stop": list(generation.stop)},
     )
 

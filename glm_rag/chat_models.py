@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -11,12 +14,14 @@ from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables.config import get_config_list
 
 from glm_rag.local_model import LocalModel
 from glm_rag.messages import TOKEN_IDS, prompt_turns
+from glm_rag.shared_batch import SharedBatch, free_seat, seated
 from glm_rag.types import ChatTurn, GenerationDelta, Usage
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
         AsyncCallbackManagerForLLMRun,
         CallbackManagerForLLMRun,
     )
+    from langchain_core.language_models import LanguageModelInput
+    from langchain_core.runnables import RunnableConfig
 
     from glm_rag.engine.engine import Engine
 
@@ -66,10 +73,20 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        yield from self._chunks(messages, stop, run_manager, kwargs, self.run)
+
+    def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+        run: Callable[..., Generator[GenerationDelta, None, None]],
+    ) -> Iterator[ChatGenerationChunk]:
         params = self.sampling(stop, kwargs)
         engine = self.open(kwargs.get("model"))
         token_ids: list[int] = []
-        for delta in self.run(engine, _prompt_ids(engine, messages), params):
+        for delta in run(engine, _prompt_ids(engine, messages), params):
             token_ids += delta.token_ids
             if not delta.text and delta.finish_reason is None:
                 continue
@@ -85,7 +102,9 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
+        seat = free_seat()
+        run = self.run if seat is None else seat.run
+        return generate_from_stream(self._chunks(messages, stop, run_manager, kwargs, run))
 
     async def _agenerate(
         self,
@@ -94,14 +113,103 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        if (seat := free_seat()) is not None:
+            manager = None if run_manager is None else run_manager.get_sync()
+            call = partial(self._generate, messages, stop, manager, **kwargs)
+            return await seat.in_thread(call)
         # By way of the stream: a cancelled call then stops after the step in progress.
         stream = self._astream(messages, stop, run_manager, **kwargs)
         async with aclosing(cast("AsyncGenerator[ChatGenerationChunk, None]", stream)) as chunks:
             return await agenerate_from_stream(cast("AsyncIterator[ChatGenerationChunk]", chunks))
 
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer several inputs, up to `batch_size` (or `max_concurrency`) of them at once.
+
+        Each is a call of its own to callbacks, caches and errors, with the answer it gets alone.
+        """
+        configs = get_config_list(config, len(inputs))
+        if (size := self._calls_at_once(configs)) < 2:
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+        def answer(one: LanguageModelInput, own: RunnableConfig, shared: SharedBatch) -> Any:
+            with seated(shared):
+                try:
+                    return self.invoke(one, own, **kwargs)
+                except Exception as error:
+                    if return_exceptions:
+                        return error
+                    raise
+
+        answers: list[Any] = []
+        for calls in _parts(inputs, configs, size):
+            shared = SharedBatch(len(calls))
+            with shared.threads as threads:
+                futures = [
+                    threads.submit(copy_context().run, answer, one, own, shared)
+                    for one, own in calls
+                ]
+                try:
+                    answers += [future.result() for future in futures]
+                except BaseException:
+                    shared.stop()
+                    raise
+        return answers
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """`batch` for asyncio; cancelling it stops the model."""
+        configs = get_config_list(config, len(inputs))
+        if (size := self._calls_at_once(configs)) < 2:
+            return await super().abatch(
+                inputs, config, return_exceptions=return_exceptions, **kwargs
+            )
+
+        async def answer(one: LanguageModelInput, own: RunnableConfig, shared: SharedBatch) -> Any:
+            with seated(shared):
+                try:
+                    return await self.ainvoke(one, own, **kwargs)
+                except Exception as error:
+                    if return_exceptions:
+                        return error
+                    raise
+
+        answers: list[Any] = []
+        for calls in _parts(inputs, configs, size):
+            shared = SharedBatch(len(calls))
+            try:
+                answers += await asyncio.gather(*(answer(one, own, shared) for one, own in calls))
+            except BaseException:
+                shared.stop()
+                raise
+            finally:
+                shared.threads.shutdown(wait=False)
+        return answers
+
+    def _calls_at_once(self, configs: Sequence[RunnableConfig]) -> int:
+        if len(configs) < 2:
+            return len(configs)
+        return min(self.batch_size, configs[0].get("max_concurrency") or self.batch_size)
+
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of a text by the model's own tokenizer, without prompt format."""
         return self.open().tokenizer.encode(text)
+
+    def prompt_ids(self, messages: Sequence[BaseMessage]) -> list[int]:
+        """Ids of the exact prompt that these messages become."""
+        return _prompt_ids(self.open(), messages)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
@@ -118,6 +226,14 @@ class ChatGLM2(LocalModel, BaseChatModel):
     def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
         """Not supported; raises NotImplementedError."""
         raise NotImplementedError(_NO_TOOLS)
+
+
+def _parts(
+    inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], size: int
+) -> Iterator[list[tuple[LanguageModelInput, RunnableConfig]]]:
+    calls = list(zip(inputs, configs, strict=True))
+    for start in range(0, len(calls), size):
+        yield calls[start : start + size]
 
 
 def _prompt_ids(engine: Engine, messages: Sequence[BaseMessage]) -> list[int]:

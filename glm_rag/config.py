@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glm_rag.errors import ConfigError
-from glm_rag.types import SamplingParams
+from glm_rag.types import CacheLimits, SamplingParams
 
 ENV_PREFIX = "GLM_RAG_"
 # Variables with the prefix that are not settings: where the data lives, which file to read,
@@ -49,6 +49,25 @@ class ModelSettings(_Section):
     rope_mode: Literal["auto", "interpolate", "scale_base"] = "auto"
     rope_table: Literal["float32", "checkpoint"] = "float32"
     prefix_checkpoint: UserPath | None = Field(None, description="P-tuning v2 prefix weights")
+    kv_cache: Literal["auto", "int8"] = Field(
+        "auto", description="keys and values of past tokens: the model's dtype, or 8 bit"
+    )
+
+
+class CacheSettings(_Section):
+    """What is kept of computed prompts, so that the next one that begins alike starts later."""
+
+    enabled: bool = True
+    memory_mb: int = Field(1024, ge=0, description="most memory for kept sequences, in MB")
+    disk_mb: int = Field(
+        8192, ge=0, description="most disk space for them, in MB; 0 writes no files"
+    )
+
+    def limits(self, home: Path) -> CacheLimits | None:
+        """These settings as the engine takes them; files go to `home`/cache."""
+        if not self.enabled:
+            return None
+        return CacheLimits(self.memory_mb * 10**6, self.disk_mb * 10**6, home / "cache")
 
 
 class GenerationSettings(_Section):
@@ -64,6 +83,10 @@ class GenerationSettings(_Section):
     repetition_penalty: float = Field(1.0, gt=0)
     seed: int | None = Field(None, ge=0, lt=2**64)
     stop: tuple[str, ...] = ()
+    speculate: bool = Field(
+        True, description="guess tokens from the prompt, verify several at once"
+    )
+    loop_guard: bool = Field(True, description="end an answer that repeats itself")
 
     def sampling(self) -> SamplingParams:
         """These settings as the engine takes them."""
@@ -99,7 +122,9 @@ class PackingSettings(_Section):
     window: int | None = Field(None, ge=256, description="default: the model's own window")
     answer_reserve: int = Field(512, ge=1)
     max_passages: int = Field(4, ge=1)
-    history_share: float = Field(0.25, ge=0, lt=1, description="most of the window for history")
+    history_share: float = Field(
+        0.5, ge=0, lt=1, description="most of the window for earlier rounds and their passages"
+    )
     relative_score: float = Field(
         0.9, ge=0, le=1, description="a passage needs this share of the best one's score"
     )
@@ -110,6 +135,7 @@ class Settings(_Section):
 
     home: UserPath
     model: ModelSettings = ModelSettings()
+    cache: CacheSettings = CacheSettings()
     generation: GenerationSettings = GenerationSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     splitting: SplittingSettings = SplittingSettings()

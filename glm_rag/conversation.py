@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from langchain_core.messages import convert_to_messages
@@ -71,13 +72,48 @@ def _as_turns(history: object) -> list[ChatTurn]:
 
 
 def recent_turns(
-    turns: Sequence[ChatTurn], fits: Callable[[Sequence[ChatTurn]], bool]
+    turns: Sequence[ChatTurn], count: Callable[[Sequence[ChatTurn]], int], share: int
 ) -> list[ChatTurn]:
-    """The longest end of a conversation that fits, cut before a user turn."""
-    for start, turn in enumerate(turns):
-        if turn.role == "user" and fits(turns[start:]):
-            return list(turns[start:])
-    return []
+    """The end of a conversation that takes at most `share` tokens, in whole rounds.
+
+    Rounds stay as the model read them, so that a prompt goes on where the last one ended. When
+    a round no longer fits, the older ones first lose their passages and then go, down to half
+    the share: the beginning then stays the same for several more rounds.
+    """
+    rounds = _rounds(turns)
+    gone = bare = 0
+
+    def size(end: int) -> int:
+        return count(_kept(rounds[:end], gone, bare))
+
+    for end in range(1, len(rounds) + 1):
+        if size(end) <= share:
+            continue
+        while bare < end - 1 and size(end) > share // 2:
+            bare += 1
+        if size(end) > share:
+            bare = end
+        while gone < end - 1 and size(end) > share // 2:
+            gone += 1
+        if size(end) > share:
+            gone = end
+    return _kept(rounds, gone, bare)
+
+
+def _rounds(turns: Sequence[ChatTurn]) -> list[list[ChatTurn]]:
+    rounds: list[list[ChatTurn]] = []
+    for turn in turns:
+        if turn.role == "user":
+            rounds.append([])
+        if rounds:
+            rounds[-1].append(turn)
+    return rounds
+
+
+def _kept(rounds: Sequence[Sequence[ChatTurn]], gone: int, bare: int) -> list[ChatTurn]:
+    """Turns of the rounds from `gone` on, those before `bare` without their passages."""
+    old = [replace(t, prompt=None, passages=()) for r in rounds[gone:bare] for t in r]
+    return old + [turn for each in rounds[max(gone, bare) :] for turn in each]
 
 
 def search_question(question: str, turns: Sequence[ChatTurn]) -> str:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models.llms import LLM
-from langchain_core.outputs import GenerationChunk
+from langchain_core.outputs import GenerationChunk, LLMResult
 
 from glm_rag.local_model import LocalModel
 from glm_rag.types import GenerationDelta
@@ -50,6 +50,24 @@ class ChatGLM2LLM(LocalModel, LLM):
             if run_manager is not None:
                 run_manager.on_llm_new_token(delta.text, chunk=chunk)
             yield chunk
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        if len(prompts) < 2:
+            return super()._generate(prompts, stop, run_manager, **kwargs)
+        params = self.sampling(stop, kwargs)
+        engine = self.open(kwargs.get("model"))
+        prompt_ids = [engine.tokenizer.encode_prompt(prompt) for prompt in prompts]
+        answers: list[GenerationChunk] = [GenerationChunk(text="") for _ in prompts]
+        batch = engine.generate_batch(prompt_ids, params, batch_size=self.batch_size)
+        for number, delta in batch:
+            answers[number] += _chunk(delta, self.model_name(kwargs.get("model")))
+        return LLMResult(generations=[[answer] for answer in answers])
 
     def _call(
         self,

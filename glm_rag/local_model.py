@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from glm_rag.config import ModelSettings, default_home, explain
+from glm_rag.config import CacheSettings, ModelSettings, default_home, explain
 from glm_rag.errors import ConfigError
 from glm_rag.types import GenerationDelta, SamplingParams
 
@@ -37,6 +37,10 @@ class LocalModel(BaseModel):
     rope_mode: Literal["auto", "interpolate", "scale_base"] = "auto"
     rope_table: Literal["float32", "checkpoint"] = "float32"
     prefix_checkpoint: Path | None = None
+    kv_cache: Literal["auto", "int8"] = "auto"
+    prefix_cache: CacheSettings = Field(
+        default_factory=CacheSettings, description="what is kept of computed prompts"
+    )
 
     max_tokens: int = 1024
     temperature: float = 0.8
@@ -45,6 +49,9 @@ class LocalModel(BaseModel):
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
+    speculate: bool = True
+    loop_guard: bool = True
+    batch_size: int = Field(8, ge=1, description="most inputs of one `batch` answered at once")
 
     engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
     _opened: Any = PrivateAttr(default=None)
@@ -132,7 +139,11 @@ class LocalModel(BaseModel):
     def _load(self, model: str) -> Engine:
         from glm_rag.models.loading import open_engine
 
-        return open_engine(self._settings(model), (self.home or default_home()) / "models")
+        home = self.home or default_home()
+        engine = open_engine(self._settings(model), home / "models")
+        # The engine is shared by all who ask for this model: the latest limits hold.
+        engine.keep_sequences(self.prefix_cache.limits(home))
+        return engine
 
     def _settings(self, model: str) -> ModelSettings:
         names = set(ModelSettings.model_fields) - {"name"}

@@ -33,6 +33,7 @@ def pack(
     max_passages: int = 4,
     relative_score: float = 0.9,
     render: Render = plain_block,
+    shown: Sequence[Passage] = (),
 ) -> PackedContext:
     """Choose the passages that a question deserves and that fit.
 
@@ -49,25 +50,32 @@ def pack(
         max_passages: most passages, after merging.
         relative_score: a passage needs this share of the best one's score.
         render: the block exactly as the prompt will hold it, headers included.
+        shown: passages that the conversation holds already; they count as chosen where they
+            are found again, and are not repeated.
 
     Returns:
-        Passages numbered from 1. A merged passage keeps the id and metadata of its best chunk,
-        with `start` and `end` widened and every chunk's own `id`, `start`, `end` and `page`
-        under `parts`. `num_dropped` counts distinct chunks that did not enter.
+        New passages, numbered from 1 or behind those shown. A merged passage keeps the id and
+        metadata of its best chunk, with `start` and `end` widened and every chunk's own `id`,
+        `start`, `end` and `page` under `parts`. `num_dropped` counts distinct chunks that did
+        not enter.
     """
     candidates = _distinct(_ranked(documents))
     eligible = _above(candidates, relative_score)
+    new = [d for d in eligible if not any(d.page_content in passage.text for passage in shown)]
+    num_known = len(eligible) - len(new)
+    first = 1 + max((passage.index for passage in shown), default=0)
     chosen: list[Document] = []
-    num_used = 0
-    for document in eligible:
+    num_used = num_known
+    for document in new:
         grown = _insert(chosen, document)
-        if len(grown) > max_passages or count_tokens(render(_numbered(grown))) > budget:
+        most = max_passages - num_known
+        if len(grown) > most or count_tokens(render(_numbered(grown, first))) > budget:
             continue
         chosen = grown
         num_used += 1
-    passages = _numbered(chosen)
-    if eligible and not chosen:
-        passages = _cut(eligible[0], lambda cut: count_tokens(render([cut])) <= budget)
+    passages = _numbered(chosen, first)
+    if eligible and not num_used:
+        passages = _cut(eligible[0], first, lambda cut: count_tokens(render([cut])) <= budget)
         num_used = len(passages)
     return PackedContext(
         passages=tuple(
@@ -111,10 +119,10 @@ def _above(candidates: Sequence[_Candidate], relative_score: float) -> list[Docu
     return [c.document for c in candidates if c.score is not None and c.score >= floor]
 
 
-def _numbered(documents: Sequence[Document]) -> list[Passage]:
+def _numbered(documents: Sequence[Document], first: int) -> list[Passage]:
     return [
         Passage(index=index, document=document, text=document.page_content, num_tokens=0)
-        for index, document in enumerate(documents, start=1)
+        for index, document in enumerate(documents, start=first)
     ]
 
 
@@ -186,26 +194,26 @@ def _parts(document: Document) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- cutting
 
 
-def _cut(document: Document, fits: Callable[[Passage], bool]) -> list[Passage]:
+def _cut(document: Document, index: int, fits: Callable[[Passage], bool]) -> list[Passage]:
     """The longest beginning of `document` that fits, as a list of one or no passage."""
     text = document.page_content
     sentence_ends = [end for _, end in sentence_spans(text)]
     for ends in (sentence_ends, range(1, len(text))):
-        best = _longest(document, ends, fits)
+        best = _longest(document, index, ends, fits)
         if best is not None:
             return [best]
     return []
 
 
 def _longest(
-    document: Document, ends: Sequence[int], fits: Callable[[Passage], bool]
+    document: Document, index: int, ends: Sequence[int], fits: Callable[[Passage], bool]
 ) -> Passage | None:
     best: Passage | None = None
     low, high = 0, len(ends)
     while low < high:
         middle = (low + high) // 2
         text = document.page_content[: ends[middle]]
-        passage = Passage(index=1, document=document, text=text, num_tokens=0, truncated=True)
+        passage = Passage(index, document=document, text=text, num_tokens=0, truncated=True)
         if fits(passage):
             best, low = passage, middle + 1
         else:

@@ -69,8 +69,8 @@ def build_turns(
 ) -> list[ChatTurn]:
     """The conversation that the model is to continue.
 
-    Layout: system text and example, earlier turns, then one user turn of passages (best first)
-    and question.
+    Layout: system text and example, earlier turns as the model read them, then one user turn of
+    passages (best first) and question. So a follow-up begins with the whole prompt before it.
 
     Args:
         block: passages as `render_passages` puts them; may be empty.
@@ -82,7 +82,7 @@ def build_turns(
         ChatTurn("system", template.system.format(refusal=refusal)),
         ChatTurn("user", asked),
         ChatTurn("assistant", answered),
-        *history,
+        *(ChatTurn(turn.role, turn.prompt or turn.text, turn.token_ids) for turn in history),
         ChatTurn("user", f"{block}\n\n{question}" if block else question),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from glm_rag.errors import ConfigError
@@ -12,7 +13,8 @@ from glm_rag.errors import ConfigError
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
-FinishReason = Literal["stop", "length"]
+# repetition: the answer began to say the same thing over and over, so it was ended.
+FinishReason = Literal["stop", "length", "repetition"]
 Role = Literal["system", "user", "assistant"]
 Language = Literal["en", "zh"]
 
@@ -35,6 +37,9 @@ class SamplingParams:
             in prompt or answer (CTRL, arXiv 1909.05858); 1 turns it off.
         seed: makes sampling repeatable; None draws a fresh one.
         stop: strings that end the answer and are not part of it.
+        speculate: guess tokens from prompt and answer and verify several in one pass. Changes
+            no answer but by rounding, where two tokens are as good as equally likely.
+        loop_guard: end an answer that repeats itself, with finish reason `repetition`.
     """
 
     max_tokens: int = 1024
@@ -44,6 +49,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    speculate: bool = True
+    loop_guard: bool = True
 
     def __post_init__(self) -> None:
         checks = {
@@ -63,11 +70,18 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one generation, by the model's own tokenizer."""
+    """Token counts of one generation, by the model's own tokenizer.
+
+    Attributes:
+        cached_tokens: of the prompt, not computed again.
+        drafted_tokens, accepted_tokens: guessed by speculation, and those that came true.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +99,35 @@ class GenerationDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """What an engine may keep of the sequences it computed.
+
+    Attributes:
+        memory_bytes: of KV caches kept in memory.
+        disk_bytes: of those in files under `folder`; nothing is written without a folder.
+    """
+
+    memory_bytes: int
+    disk_bytes: int = 0
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatTurn:
     """One message of a conversation, in the words of a chat model.
 
     `token_ids` are the ids the model itself generated for an assistant turn. Kept ids let the
     next prompt continue the same sequence: encoding the text again gives other ids.
+
+    A user turn that was answered from documents keeps what the model read: `prompt` stands in
+    the place of `text`, and `passages` are those that it shows.
     """
 
     role: Role
     text: str
     token_ids: tuple[int, ...] | None = None
+    prompt: str | None = field(default=None, repr=False, metadata={"json": False})
+    passages: tuple[Passage, ...] = field(default=(), repr=False, metadata={"json": False})
 
 
 # ---------------------------------------------------------------- documents
@@ -249,6 +282,27 @@ class IngestReport:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """Passages of a knowledge base read ahead of time; also where such a run stands.
+
+    Attributes:
+        num_passages: that fit the budget. num_present: of those, on disk before.
+        num_read: computed and written now. num_tokens: of the passages to read, prompt included.
+        bytes_used: of what is on disk of them. bytes_needed: of all that fit the budget.
+        seconds: since the run began. seconds_left: estimate from the speed so far.
+    """
+
+    num_passages: int
+    num_present: int
+    num_read: int
+    num_tokens: int
+    bytes_used: int
+    bytes_needed: int
+    seconds: float
+    seconds_left: float
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -277,7 +331,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class PackedContext:
-    """The passages that entered the window, best first, and what was left out."""
+    """The passages that entered the window, best first, and what was left out.
+
+    In a follow-up the passages that earlier rounds of the prompt show come first; `num_tokens`
+    counts the new ones.
+    """
 
     passages: tuple[Passage, ...]
     num_tokens: int
@@ -316,6 +374,7 @@ class Answer:
     """A finished answer.
 
     Attributes:
+        text: what was streamed; after a loop (`finish_reason` repetition) the repeated part once.
         timings: seconds by step: `retrieve`, `pack`, `first_token`, `generate`, `cite`, `total`.
         abstained: no evidence was found, so `text` says so and `citations` is empty.
         reason: why it abstained; empty otherwise.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glm_rag.engine.config import ModelConfig
-from glm_rag.engine.detokenize import AnswerStream
+from glm_rag.engine.running_answer import RunningAnswer
 from glm_rag.engine.tokenizer import Tokenizer
 from glm_rag.errors import ContextWindowError
 from glm_rag.types import GenerationDelta, SamplingParams, Usage
@@ -36,6 +36,7 @@ class ScriptedEngine:
     config: ModelConfig = TINY
     prompts: list[list[int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)  # sizes
     closed: int = 0  # generations that ended or were broken off
 
     @property
@@ -48,28 +49,50 @@ class ScriptedEngine:
     ) -> Generator[GenerationDelta, None, None]:
         """Stream the next reply one byte-level token at a time."""
         prompt = list(prompt_ids)
-        if len(prompt) >= self.context_window:
-            raise ContextWindowError(f"the prompt has {len(prompt)} tokens")
+        self.check_prompt(prompt)
         reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
         self.prompts.append(prompt)
         self.params.append(params)
         return self._stream(prompt, reply, params)
 
+    def check_prompt(self, prompt_ids: Sequence[int]) -> None:
+        """Refuse what does not fit."""
+        if len(prompt_ids) >= self.context_window:
+            raise ContextWindowError(f"the prompt has {len(prompt_ids)} tokens")
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams],
+        *,
+        batch_size: int = 8,
+    ) -> Generator[tuple[int, GenerationDelta], None, None]:
+        """Stream the next replies, in the order of the prompts, a token of each in turn."""
+        self.batches.append(len(prompts))
+        streams = dict(enumerate(map(self.generate, prompts, params)))
+        try:
+            while streams:
+                for number, stream in list(streams.items()):
+                    delta = next(stream)
+                    yield number, delta
+                    if delta.finish_reason:
+                        del streams[number]
+        finally:
+            for stream in streams.values():
+                stream.close()
+
     def _stream(
         self, prompt: list[int], reply: str, params: SamplingParams
     ) -> Generator[GenerationDelta, None, None]:
         try:
-            ids = self.tokenizer.encode(reply)
             room = min(params.max_tokens, self.context_window - len(prompt))
-            answer = AnswerStream(self.tokenizer.decode, params.stop)
-            used = 0
-            for token_id in ids[:room]:
-                used += 1
-                yield GenerationDelta(*answer.push(token_id))
-                if answer.stopped:
+            answer = RunningAnswer(self.tokenizer, replace(params, max_tokens=room))
+            end, *_ = self.tokenizer.eos_token_ids
+            for token_id in [*self.tokenizer.encode(reply), end]:
+                if delta := answer.push(token_id):
+                    yield delta
+                if answer.reason:
                     break
-            text, last = answer.finish()
-            reason = "stop" if answer.stopped or len(ids) <= room else "length"
-            yield GenerationDelta(text, last, reason, Usage(len(prompt), used))
+            yield answer.finish(Usage(len(prompt), answer.num_tokens))
         finally:
             self.closed += 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from glm_rag.errors import ConfigError
 
 KbOption = Annotated[str, typer.Option("--kb", help="Name of the knowledge base.")]
 ConfigOption = Annotated[
@@ -22,6 +25,8 @@ ModelOption = Annotated[
 
 console = Console(highlight=False)
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.IGNORECASE)
+
 
 def print_json(value: object) -> None:
     """Print dataclasses, mappings and lists as one JSON document on stdout."""
@@ -32,7 +37,9 @@ def to_plain(value: object) -> Any:
     """Turn dataclasses, LangChain documents and tuples into what JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+            field.name: to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.metadata.get("json", True)
         }
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
@@ -55,3 +62,17 @@ def human_size(num_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `4GB`, `1.5 GiB`, `500MB` or a plain number.
+
+    Raises:
+        ConfigError: no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is no size: write it like 4GB or 500MB")
+    number, prefix, binary = match.groups()
+    power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)

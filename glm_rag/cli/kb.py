@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,13 +15,19 @@ from glm_rag.cli.common import (
     ConfigOption,
     JsonOption,
     KbOption,
+    ModelOption,
     console,
     human_size,
+    parse_size,
     print_json,
 )
 from glm_rag.config import Settings, expand_user, load_config
 from glm_rag.errors import KnowledgeBaseError
-from glm_rag.types import DocumentInfo, IngestFailure, KnowledgeBaseInfo
+from glm_rag.types import DocumentInfo, IngestFailure, KnowledgeBaseInfo, WarmReport
+
+if TYPE_CHECKING:
+    from glm_rag.chat_models import ChatGLM2
+    from glm_rag.warming import WarmPlan
 
 app = typer.Typer(help="Look at and change knowledge bases.", no_args_is_help=True)
 
@@ -193,6 +199,66 @@ def _match_source(wanted: str, found: list[DocumentInfo], kb: str) -> str:
             f"{len(sources)} documents are titled {wanted!r}: name one by its source"
         )
     return sources[0]
+
+
+@app.command()
+def warm(
+    name: Name = "default",
+    budget: Annotated[str, typer.Option(help="Most disk space, as in 4GB or 500MB.")] = "4GB",
+    model: ModelOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Read passages ahead of time, so that answers from them start sooner; most central first.
+
+    What is on disk already is skipped: break it off and go on at any time.
+
+    Example: glm-rag kb warm handbook --budget 4GB
+    """
+    from glm_rag.build import build_llm, open_for_questions
+    from glm_rag.warming import plan, predict
+
+    settings = load_config(config, overrides={"model.name": model})
+    size = parse_size(budget)
+    llm = build_llm(settings)
+    with open_for_questions(settings, name) as opened:
+        planned = plan(opened.central_passages(), llm, budget=size)
+    report = predict(planned, llm) if dry_run else _warm(planned, llm, hidden=json)
+    if json:
+        print_json(report)
+    else:
+        console.print(Text(_warmed(report, dry_run=dry_run)), soft_wrap=True)
+
+
+def _warm(planned: WarmPlan, llm: ChatGLM2, *, hidden: bool) -> WarmReport:
+    """Read with a bar on stderr; the last report."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeRemainingColumn
+
+    from glm_rag.warming import warm as read_ahead
+
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        task = bar.add_task("reading", total=None)
+        for report in read_ahead(planned, llm):
+            bar.update(task, total=report.bytes_needed, completed=report.bytes_used)
+    return report
+
+
+def _warmed(report: WarmReport, *, dry_run: bool) -> str:
+    on_disk = f"{report.num_present} of {report.num_passages} passages were read before"
+    if not dry_run:
+        used = human_size(report.bytes_used)
+        return f"{report.num_read} passages read, {on_disk}, {used} on disk."
+    missing = report.num_passages - report.num_present
+    size = human_size(report.bytes_needed - report.bytes_used)
+    return (
+        f"{missing} passages to read ({report.num_tokens} tokens, {size}, "
+        f"about {report.seconds_left:.0f} s); {on_disk}."
+    )
 
 
 @app.command()

@@ -7,28 +7,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_rag.engine.cache import KVCache
+from glm_rag.engine.batch import stream_batch
+from glm_rag.engine.cache import KVCache, column_bytes
 from glm_rag.engine.config import ModelConfig
-from glm_rag.engine.generate import PREFILL_CHUNK, all_logits, stream_answer
-from glm_rag.engine.memory import require_memory
+from glm_rag.engine.fingerprint import fingerprint
+from glm_rag.engine.generate import (
+    EXPECTED_ANSWER,
+    PREFILL_CHUNK,
+    all_logits,
+    prefill,
+    stream_answer,
+)
+from glm_rag.engine.memory import available_bytes, require_memory
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.placement import choose_device, choose_dtype, set_threads
+from glm_rag.engine.placement import choose_device, choose_dtype, choose_kv_dtype, set_threads
+from glm_rag.engine.prefix_store import PrefixStore
 from glm_rag.engine.rotary import RopeTable
 from glm_rag.engine.tokenizer import Tokenizer, load_tokenizer
 from glm_rag.engine.weights import load_model
 from glm_rag.errors import CheckpointError, ConfigError, ContextWindowError
-from glm_rag.types import GenerationDelta, SamplingParams
+from glm_rag.types import CacheLimits, GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+# Rows decoded together, unless the caller says otherwise.
+MAX_BATCH = 8
 
 
 class Engine:
     """A ChatGLM2-form model with its tokenizer. Token ids in, token ids and text out.
 
     Safe to use from several threads: a generation's state is its own KV cache. Dropping the
-    last reference, or closing a generator, frees the memory.
+    last reference, or closing a generator, frees the memory, but for what `store` keeps.
+
+    Attributes:
+        store: computed sequences kept for later prompts, or None; see `keep_sequences`.
     """
 
     def __init__(
@@ -55,6 +70,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.name = name or config.name
         self.prefill_chunk = prefill_chunk
+        self.store: PrefixStore | None = None
 
     @classmethod
     def load(
@@ -67,6 +83,7 @@ class Engine:
         rope_mode: str = "auto",
         rope_table: RopeTable = "float32",
         prefix_checkpoint: Path | None = None,
+        kv_cache: str = "auto",
     ) -> Engine:
         """Load a checkpoint folder: config.json, weights, tokenizer.
 
@@ -78,6 +95,7 @@ class Engine:
             rope_mode: auto, interpolate or scale_base; see `ModelConfig`.
             rope_table: float32, or checkpoint for the published code's rounding.
             prefix_checkpoint: file or folder of P-tuning v2 weights.
+            kv_cache: auto keeps keys and values in the model's dtype, int8 in 8 bit.
 
         Raises:
             ModelError: no model there, an unknown kind, a damaged checkpoint or too little
@@ -88,6 +106,7 @@ class Engine:
         config = ModelConfig.from_folder(folder, rope_mode=rope_mode)
         where = choose_device(device)
         kind = choose_dtype(dtype, where, config.num_parameters)
+        kv_dtype = choose_kv_dtype(kv_cache)
         tokenizer = load_tokenizer(folder, config.tokenizer_kind)
         set_threads(threads)
         model = load_model(
@@ -98,11 +117,12 @@ class Engine:
             rope_table=rope_table,
             prefix_checkpoint=prefix_checkpoint,
         )
+        model.kv_dtype = kv_dtype
         return cls(config, model, tokenizer, name=config.name or folder.resolve().name)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights, activations and cache."""
+        """Of weights and activations."""
         return self.model.dtype
 
     @property
@@ -119,6 +139,31 @@ class Engine:
         """An empty cache to pass to several `generate` calls of one conversation."""
         return self.model.new_cache()
 
+    def keep_sequences(self, limits: CacheLimits | None) -> None:
+        """Keep computed sequences for later prompts that begin alike; None: keep nothing.
+
+        What is in memory is forgotten when the limits change.
+        """
+        if limits is None:
+            self.store = None
+        elif self.store is None or self.store.limits != limits:
+            self.store = PrefixStore(limits, fingerprint(self.model))
+
+    def read(self, token_ids: Sequence[int], base: KVCache | None = None) -> KVCache:
+        """Compute a sequence without answering it; errors as for `generate`.
+
+        Args:
+            base: its common beginning with the ids is copied and not computed again.
+        """
+        ids = list(token_ids)
+        self._check_prompt(ids)
+        self._check_cache(base, len(ids))
+        cache = self.new_cache() if base is None else base.fork(base.common_prefix(ids))
+        cache.reserve(cache.num_prefix + len(ids))
+        if rest := ids[cache.num_tokens :]:
+            prefill(self.model, rest, cache, self.prefill_chunk)
+        return cache
+
     def generate(
         self,
         prompt_ids: Sequence[int],
@@ -133,6 +178,7 @@ class Engine:
             params: `max_tokens` is clipped to what the window leaves.
             cache: keeps the conversation between calls (`new_cache`): what its tokens have in
                 common with the beginning of the prompt is not computed again. One call at a time.
+                Default: the engine's store serves and keeps, if it has one.
 
         Yields:
             Deltas; the last one has `finish_reason` and `usage`.
@@ -148,9 +194,96 @@ class Engine:
         room = self.context_window - len(prompt)
         params = replace(params, max_tokens=min(params.max_tokens, room))
         self._check_cache(cache, len(prompt) + params.max_tokens)
+        if cache is None and self.store is not None:
+            return self._stream_stored(self.store, prompt, params)
+        return self._stream(prompt, params, cache)
+
+    def _stream(
+        self, prompt: list[int], params: SamplingParams, cache: KVCache | None
+    ) -> Generator[GenerationDelta, None, None]:
         return stream_answer(
             self.model, self.tokenizer, prompt, params, cache, chunk=self.prefill_chunk
         )
+
+    def _stream_stored(
+        self, store: PrefixStore, prompt: list[int], params: SamplingParams
+    ) -> Generator[GenerationDelta, None, None]:
+        """Begin with what is kept, and keep the sequence, broken off or not; not after an error."""
+        prefix = 0 if self.model.prefix is None else self.model.prefix.shape[3]
+        room = prefix + len(prompt) + min(params.max_tokens, EXPECTED_ANSWER)
+        cache = store.start(prompt, self.model.new_cache, room=room)
+        try:
+            yield from self._stream(prompt, params, cache)
+        except GeneratorExit:
+            store.keep(cache)
+            raise
+        store.keep(cache)
+        store.save(cache)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams],
+        *,
+        batch_size: int = MAX_BATCH,
+    ) -> Generator[tuple[int, GenerationDelta], None, None]:
+        """Stream several answers at once; each is what `generate` gives for its prompt alone.
+
+        In 16 bit, rounding may tell nearly equal ids apart in another way than alone.
+
+        Args:
+            params: for all prompts, or one for each. `max_tokens` is clipped as in `generate`.
+            batch_size: most answers at once; fewer where their KV caches would not fit into
+                half of the free memory. The others wait.
+
+        Yields:
+            The number of a prompt and a delta of its answer.
+
+        Raises:
+            As `generate`, at once and for all, if any prompt is wrong.
+        """
+        asked = [list(prompt) for prompt in prompts]
+        for prompt in asked:
+            self._check_prompt(prompt)
+        own = [params] * len(asked) if isinstance(params, SamplingParams) else list(params)
+        clipped = [
+            replace(one, max_tokens=min(one.max_tokens, self.context_window - len(prompt)))
+            for one, prompt in zip(own, asked, strict=True)
+        ]
+        return self._stream_batches(asked, clipped, batch_size)
+
+    def _stream_batches(
+        self, prompts: list[list[int]], params: list[SamplingParams], batch_size: int
+    ) -> Generator[tuple[int, GenerationDelta], None, None]:
+        start = 0
+        while start < len(prompts):
+            lengths = [
+                len(prompt) + one.max_tokens
+                for prompt, one in zip(prompts[start:], params[start:], strict=True)
+            ]
+            size = self._fitting(lengths[:batch_size])
+            part = slice(start, start + size)
+            batch = stream_batch(
+                self.model, self.tokenizer, prompts[part], params[part], chunk=self.prefill_chunk
+            )
+            for number, delta in batch:
+                yield start + number, delta
+            start += size
+
+    def _fitting(self, lengths: Sequence[int]) -> int:
+        """How many sequences of these lengths, padded to the longest, fit; at least one."""
+        free = available_bytes(self.device)
+        if free is None:
+            return len(lengths)
+        per_token = column_bytes(self.config, self.model.kv_dtype or self.dtype)
+        # The other half is for activations, and for the copy made when rows leave.
+        columns = free // 2 // per_token
+        sizes = range(1, len(lengths) + 1)
+        return max((n for n in sizes if n * max(lengths[:n]) <= columns), default=1)
+
+    def check_prompt(self, prompt_ids: Sequence[int]) -> None:
+        """Raise what `generate` would raise for this prompt."""
+        self._check_prompt(list(prompt_ids))
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Float32 logits `[S, V]` after each of S tokens; errors as for `generate`."""
@@ -179,7 +312,7 @@ class Engine:
             if not cache.fits(self.model.new_cache()):
                 raise ConfigError("the KV cache was made for another model: use new_cache()")
             have = cache.num_bytes
-        per_token = self.config.cache_values_per_token * self.dtype.itemsize
+        per_token = column_bytes(self.config, self.model.kv_dtype or self.dtype)
         what = f"the KV cache of {tokens} tokens"
         require_memory(tokens * per_token - have, self.device, what)
 

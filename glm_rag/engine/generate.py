@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from itertools import islice
+from contextlib import closing
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from glm_rag.engine.cache import KVCache
-from glm_rag.engine.detokenize import AnswerStream
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.sampling import make_generator, next_token
+from glm_rag.engine.prompt_lookup import PromptLookup
+from glm_rag.engine.running_answer import RunningAnswer
+from glm_rag.engine.sampling import TokenSampler
 from glm_rag.engine.tokenizer import Tokenizer
-from glm_rag.types import FinishReason, GenerationDelta, SamplingParams, Usage
+from glm_rag.types import GenerationDelta, SamplingParams, Usage
 
 # Prompt tokens per forward pass: activations and the mask stay small however long the prompt is.
 PREFILL_CHUNK = 512
@@ -48,6 +50,14 @@ def all_logits(
     return torch.cat(rows)
 
 
+@torch.inference_mode()
+def decode(model: ChatGLM2Model, token_ids: Sequence[int], cache: KVCache) -> Tensor:
+    """Logits `[S, V]` after each of a few new tokens, in one pass."""
+    hidden = model(torch.tensor([token_ids], device=model.device), cache)
+    cache.advance(token_ids)
+    return model.logits(hidden[0])
+
+
 def stream_tokens(
     model: ChatGLM2Model,
     prompt_ids: Sequence[int],
@@ -55,20 +65,43 @@ def stream_tokens(
     cache: KVCache,
     *,
     vocab_size: int,
+    lookup: PromptLookup,
     chunk: int = PREFILL_CHUNK,
 ) -> Generator[int, None, None]:
-    """Sampled ids without end; what the cache already holds of the prompt is not computed.
+    """`params.max_tokens` sampled ids; what the cache already holds of the prompt is not computed.
 
     The cache must hold a proper prefix of the prompt. Ids from `vocab_size` on are never sampled.
+
+    Drafted ids go through the model together with the last one, and each id is drawn from its
+    own distribution as without drafts. The draw accepts a draft d with probability p(d), and is
+    otherwise a draw from p without d: the rejection rule of speculative sampling
+    (arXiv 2211.17192) for a draft that is certain. So a seed gives the same ids either way.
+
+    Closed or exhausted, it leaves prompt and given ids but the last in the cache.
     """
-    source = make_generator(params.seed)
-    seen = torch.tensor([i for i in set(prompt_ids) if i < vocab_size], dtype=torch.long)
-    logits = prefill(model, prompt_ids[cache.num_tokens :], cache, chunk)
-    while True:
-        token_id = next_token(logits[:vocab_size].cpu(), params, seen, source)
-        yield token_id
-        seen = torch.cat([seen, torch.tensor([token_id])])
-        logits = prefill(model, [token_id], cache)
+    sampler = TokenSampler(prompt_ids, params, vocab_size)
+    num_given = 0
+    draft: list[int] = []
+    try:
+        logits = prefill(model, prompt_ids[cache.num_tokens :], cache, chunk).unsqueeze(0)
+        while True:
+            num_true = 0
+            for row, guess in zip_longest(logits, draft):
+                token_id = sampler.next(row)
+                lookup.push(token_id)
+                num_given += 1
+                yield token_id
+                if token_id != guess:
+                    break
+                num_true += 1
+            if num_given == params.max_tokens:
+                return
+            cache.truncate(cache.num_tokens - (len(draft) - num_true))
+            draft = lookup.draft(params.max_tokens - num_given - 1)
+            logits = decode(model, [token_id, *draft], cache)
+    finally:
+        kept = len(prompt_ids) + max(num_given - 1, 0)
+        cache.truncate(min(cache.num_tokens, kept))
 
 
 def stream_answer(
@@ -90,21 +123,22 @@ def stream_answer(
     cache.truncate(cached)
     expected = min(params.max_tokens, EXPECTED_ANSWER)
     cache.reserve(cache.num_prefix + len(prompt_ids) + expected)
+    lookup = PromptLookup(prompt_ids, enabled=params.speculate)
+    answer = RunningAnswer(tokenizer, params)
     tokens = stream_tokens(
-        model, prompt_ids, params, cache, vocab_size=tokenizer.vocab_size, chunk=chunk
+        model,
+        prompt_ids,
+        params,
+        cache,
+        vocab_size=tokenizer.vocab_size,
+        lookup=lookup,
+        chunk=chunk,
     )
-    answer = AnswerStream(tokenizer.decode, params.stop)
-    reason: FinishReason = "length"
-    num_tokens = 0
-    for token_id in islice(tokens, params.max_tokens):
-        if token_id in tokenizer.eos_token_ids:
-            reason = "stop"
-            break
-        num_tokens += 1
-        yield GenerationDelta(*answer.push(token_id))
-        if answer.stopped:
-            break
-    text, ids = answer.finish()
-    if answer.stopped:
-        reason = "stop"
-    yield GenerationDelta(text, ids, reason, Usage(len(prompt_ids), num_tokens, cached))
+    with closing(tokens):
+        for token_id in tokens:
+            if delta := answer.push(token_id):
+                yield delta
+            if answer.reason:
+                break
+    counts = (answer.num_tokens, cached, lookup.drafted, lookup.accepted)
+    yield answer.finish(Usage(len(prompt_ids), *counts))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
-from glm_rag.engine.attention import attend
+from glm_rag.engine.attention import attend_cached
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.rotary import rotate
@@ -46,8 +46,8 @@ class SelfAttention(nn.Module):
         qkv = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, S, H+2G, D]
         queries, keys, values = qkv.split(self.split, dim=2)
         queries, keys = rotate(queries, cos_sin), rotate(keys, cos_sin)
-        all_keys, all_values = cache.write(layer, keys.transpose(1, 2), values.transpose(1, 2))
-        context: Tensor = self.dense(attend(queries, all_keys, all_values, mask))
+        view = cache.write(layer, keys.transpose(1, 2), values.transpose(1, 2))
+        context: Tensor = self.dense(attend_cached(queries, view, mask))
         return context
 
 
@@ -109,6 +109,7 @@ class ChatGLM2Model(nn.Module):
     Attributes:
         rotary: cosines and sines, `[seq_length, R / 2, 2]`.
         prefix: keys and values of a P-tuning prefix, `[L, 2, G, P, D]`, or None.
+        kv_dtype: of new caches, if not that of the model; int8 keeps them in 8 bit.
     """
 
     rotary: Tensor
@@ -117,6 +118,7 @@ class ChatGLM2Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.kv_dtype: torch.dtype | None = None
         self.embedding = Embedding(config)
         self.encoder = Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
@@ -137,7 +139,7 @@ class ChatGLM2Model(nn.Module):
         """An empty cache for this model, starting with its prefix if it has one."""
         return KVCache(
             self.config,
-            dtype=self.dtype,
+            dtype=self.kv_dtype or self.dtype,
             device=self.device,
             batch_size=batch_size,
             capacity=capacity,

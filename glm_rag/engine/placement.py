@@ -49,6 +49,13 @@ def choose_dtype(asked: str, device: torch.device, num_parameters: int) -> torch
     return _DTYPES[asked]
 
 
+def choose_kv_dtype(asked: str) -> torch.dtype | None:
+    """Type of cached keys and values; None: that of the model."""
+    if asked not in ("auto", "int8"):
+        raise ConfigError(f"kv_cache must be auto or int8, not {asked!r}")
+    return torch.int8 if asked == "int8" else None
+
+
 def set_threads(threads: int | None) -> None:
     """Use that many CPU threads; by default no more than there are physical cores."""
     if threads is not None and threads < 1:

@@ -69,8 +69,7 @@ def quantize(weight: Tensor, bits: int, group: int) -> QuantizedTensor:
     int4 uses all 16 values: the one of largest magnitude becomes -8, whatever its sign, and the
     scale that leaves the least squared error is taken. An all-zero group stays exactly zero.
     """
-    rows, columns = weight.shape
-    group = choose_group(columns, group)
+    group = choose_group(weight.shape[1], group)
     parts = [_round(part.float(), bits, group) for part in weight.split(_ROWS_AT_ONCE)]
     values = torch.cat([values for values, _ in parts])
     scales = torch.cat([scales for _, scales in parts])

@@ -5,6 +5,8 @@ The published model's sampler is temperature, top-k, top-p; a repetition penalty
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -95,3 +97,22 @@ def make_generator(seed: int | None) -> torch.Generator:
     else:
         generator.manual_seed(seed)
     return generator
+
+
+class TokenSampler:
+    """Chooses the ids of one answer; remembers what was seen, and has its own random source."""
+
+    def __init__(self, prompt_ids: Sequence[int], params: SamplingParams, vocab_size: int) -> None:
+        self._params = params
+        self._vocab_size = vocab_size
+        self._source = make_generator(params.seed)
+        # Ids that are never sampled need no penalty and have no place in the logits.
+        known = [token_id for token_id in set(prompt_ids) if token_id < vocab_size]
+        self._seen = torch.tensor(known, dtype=torch.long)
+
+    def next(self, logits: Tensor) -> int:
+        """The next id, from logits `[padded V]` on any device."""
+        usable = logits[: self._vocab_size].cpu()
+        token_id = next_token(usable, self._params, self._seen, self._source)
+        self._seen = torch.cat([self._seen, torch.tensor([token_id])])
+        return token_id

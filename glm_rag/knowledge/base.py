@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +37,7 @@ __all__ = ["KnowledgeBase", "delete_knowledge_base", "list_knowledge_bases"]
 
 # SQLite's own BM25 has other constants: let it choose from so many times the wanted candidates.
 _SPARSE_POOL = 5
+_CENTRAL_BATCH = 256
 
 
 class KnowledgeBase(Library, VectorStore):
@@ -90,6 +92,26 @@ class KnowledgeBase(Library, VectorStore):
         kb = cls.open(name, home=home, embeddings=embedding, create=True)
         kb.add_texts(texts, metadatas, ids=ids)
         return kb
+
+    def central_passages(self) -> Iterator[Document]:
+        """All passages, most central first: highest mean cosine to those of their language.
+
+        Languages take turns in proportion to their numbers of passages.
+        """
+        rows = self._database.rows(
+            "SELECT c.language, v.id, v.vector FROM vectors AS v JOIN chunks AS c ON c.id = v.id "
+            "ORDER BY c.language, v.id"
+        )
+        places: list[tuple[float, int]] = []
+        for _, group in groupby(rows, key=lambda row: row[0]):
+            ids = _by_centrality([(row_id, vector) for _, row_id, vector in group])
+            places += [((rank + 0.5) / len(ids), row_id) for rank, row_id in enumerate(ids)]
+        ordered = [row_id for _, row_id in sorted(places)]
+        for start in range(0, len(ordered), _CENTRAL_BATCH):
+            batch = ordered[start : start + _CENTRAL_BATCH]
+            with self._database.read() as connection:
+                found = {c.id: c for c in records.read_chunks(connection, "c.id", batch)}
+            yield from (found[i].passage() for i in batch if i in found)
 
     # ------------------------------------------------------------ LangChain
 
@@ -290,6 +312,13 @@ class KnowledgeBase(Library, VectorStore):
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(1.0, max(0.0, (1 + cosine) / 2))
+
+
+def _by_centrality(rows: Sequence[tuple[int, bytes]]) -> list[int]:
+    data = np.frombuffer(b"".join(vector for _, vector in rows), dtype="<f4")
+    vectors = data.reshape(len(rows), -1)  # [N, dimension], normalised
+    centrality = vectors @ vectors.mean(axis=0)
+    return [rows[place][0] for place in np.argsort(-centrality, kind="stable")]
 
 
 def _candidate(chunk: records.StoredChunk, cosine: float, terms: Sequence[str]) -> Candidate:

@@ -104,6 +104,7 @@ class _Key(NamedTuple):
     rope_mode: str
     rope_table: Literal["float32", "checkpoint"]
     prefix_checkpoint: Path | None
+    kv_cache: str
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ def open_engine(settings: ModelSettings, models_dir: Path) -> Engine:
         settings.rope_mode,
         settings.rope_table,
         settings.prefix_checkpoint,
+        settings.kv_cache,
     )
     with _slots_lock:
         slot = _slots.setdefault(key, _Slot())
@@ -164,6 +166,7 @@ def _load(key: _Key) -> Engine:
         rope_mode=key.rope_mode,
         rope_table=key.rope_table,
         prefix_checkpoint=key.prefix_checkpoint,
+        kv_cache=key.kv_cache,
     )
 
 

@@ -34,7 +34,8 @@ def answer(result: Answer, key: str, t: Translate) -> str:
     if result.abstained:
         return render.notice("warn", "", result.text) + panel + figures
     body = render.answer_body(result.text, result.citations, key=key, t=t)
-    notes = render.notice("info", t("cut")) if result.finish_reason == "length" else ""
+    ended = {"length": "cut", "repetition": "repeated"}.get(result.finish_reason)
+    notes = render.notice("info", t(ended)) if ended else ""
     if not result.citations:
         notes += render.notice("warn", t("not_cited"))
     return render.answer_block(body) + notes + panel + figures

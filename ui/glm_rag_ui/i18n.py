@@ -97,6 +97,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "这个回答中没有任何一句能与文档对应，请谨慎采用。",
     ),
     "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
+    "repeated": (
+        "The model began to repeat itself, so the answer was ended.",
+        "模型开始重复，回答已提前结束。",
+    ),
     "cut": ("The answer reached its length limit.", "回答已达到长度上限。"),
     "fig_first": ("first word after {s} s", "首字 {s} 秒"),
     "fig_speed": ("{n} tokens/s", "每秒 {n} 词元"),

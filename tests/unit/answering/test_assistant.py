@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
@@ -212,6 +212,65 @@ def test_an_answer_in_the_history_keeps_its_ids():
     assert first.messages[-1].token_ids == tuple(engine.tokenizer.encode(REPLY))
 
 
+def test_a_follow_up_goes_on_where_the_prompt_before_it_ended():
+    made, engine = assistant(REPLY, "The same.", "Yes.")
+    first = made.ask(QUESTION)
+    second = made.ask("And for part-timers?", history=first)
+    third = made.ask("Is that for all of them?", history=second)
+    prompts = engine.prompts
+    for before, after, answer in zip(prompts, prompts[1:], (first, second), strict=False):
+        said = [*before, *answer.messages[-1].token_ids]
+        assert after[: len(said)] == said
+    assert engine.prompt_texts[2].count(TEXT) == 1  # found again, not repeated
+    assert [p.index for p in third.context.passages] == [1]
+    assert [turn.text for turn in third.messages[::2]] == [
+        QUESTION,
+        "And for part-timers?",
+        "Is that for all of them?",
+    ]
+
+
+def test_an_answer_from_an_earlier_passage_cites_it():
+    made, _ = assistant("It depends.", REPLY)
+    second = made.ask("So how long is it?", history=made.ask(QUESTION))
+    (citation,) = second.citations
+    assert citation.quote == TEXT[citation.start - 100 : citation.end - 100]
+    assert citation.index == 1
+
+
+def test_a_new_passage_enters_the_new_round_under_the_next_number():
+    other = "Annual leave is 27 days. It must be booked in the portal."
+    made, engine = assistant(REPLY, "Annual leave is 27 days.")
+    first = made.ask(QUESTION)
+    made.retriever.documents = [document(other, start=900), document()]
+    second = made.ask("And how long is annual leave?", history=first)
+    assert engine.prompts[1][: len(engine.prompts[0])] == engine.prompts[0]
+    assert "[2] Handbook (page 2)\n" + other in engine.prompt_texts[1]
+    assert engine.prompt_texts[1].count(TEXT) == 1
+    assert [p.index for p in second.context.passages] == [1, 2]
+    (citation,) = second.citations
+    assert (citation.index, citation.chunk_id) == (2, "c900")
+
+
+def test_a_passage_that_left_the_window_is_shown_again():
+    packing = PackingSettings(window=1400, answer_reserve=200, history_share=0.2)
+    made, engine = assistant(REPLY, packing=packing)
+    answer = made.ask(QUESTION)
+    for _ in range(4):
+        answer = made.ask("And for part-timers?", history=answer)
+        assert engine.prompt_texts[-1].count(TEXT) == 1
+        assert answer.citations
+        assert len(engine.prompts[-1]) + 200 <= 1400
+
+
+def test_what_the_model_read_before_is_no_part_of_the_json_output():
+    from glm_rag.cli.common import to_plain
+
+    made, _ = assistant()
+    plain = to_plain(made.ask(QUESTION))
+    assert set(plain["messages"][0]) == {"role", "text", "token_ids"}
+
+
 def test_a_long_history_is_cut_at_whole_turns():
     turns = [
         ChatTurn(role, f"{role} {n} " + "x" * 80)
@@ -260,9 +319,37 @@ async def test_cancelling_stops_the_model():
 )
 def test_an_answer_that_repeats_itself_is_stopped(line):
     made, engine = assistant("Leave: " + line * 20)
-    answer = made.ask(QUESTION)
-    assert 4 <= answer.text.count(line.strip()) < 6
+    deltas = list(made.stream(QUESTION))
+    answer = deltas[-1].answer
+    assert answer.text == f"Leave: {line}".rstrip()
+    assert answer.finish_reason == "repetition"
+    assert 3 <= "".join(delta.text for delta in deltas).count(line.strip()) < 6
+    assert answer.messages[-1] == ChatTurn("assistant", answer.text)
     assert engine.closed == 1
+
+
+LOOP = "Leave: " + "The leave is long enough for every single one of us here. " * 20
+
+
+async def test_a_foreign_model_that_repeats_itself_is_stopped():
+    model = GenericFakeChatModel(messages=iter([LOOP] * 2))
+    made = Assistant(ListRetriever(documents=[document()]), model)
+    for answer in (made.ask(QUESTION), await made.aask(QUESTION)):
+        assert answer.finish_reason == "repetition"
+        assert answer.text == LOOP[: LOOP.index("here.") + 5]
+        assert answer.usage.output_tokens < 100
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_model_with_a_guard_of_its_own_decides_itself(bound):
+    reply = "The leave is long. " * 20
+    llm = ChatGLM2(engine=ScriptedEngine([reply]), loop_guard=False, max_tokens=500)
+    made = Assistant(
+        ListRetriever(documents=[document()]), llm.bind(stop=["zzz"]) if bound else llm
+    )
+    answer = made.ask(QUESTION)
+    assert answer.finish_reason == "stop"
+    assert answer.text == reply
 
 
 def test_a_table_rule_is_no_loop():

@@ -55,15 +55,47 @@ def test_any_other_history_is_one_clear_error(history):
     assert "\n" not in str(caught.value)
 
 
-def test_history_is_cut_at_whole_turns_and_keeps_the_newest():
-    turns = [*TURNS, ChatTurn("user", "And part-timers?"), ChatTurn("assistant", "The same.")]
+def rounds(number, prompt=None):
+    """Turns of ten characters each."""
+    return [
+        turn
+        for n in range(number)
+        for turn in (
+            ChatTurn("user", f"question {n}", prompt=prompt),
+            ChatTurn("assistant", f"answer   {n}"),
+        )
+    ]
 
-    def fits(end):
-        return sum(len(turn.text) for turn in end) <= 40
 
-    assert recent_turns(turns, fits) == turns[2:]
-    assert recent_turns(turns, lambda end: True) == turns
-    assert recent_turns(turns, lambda end: False) == []
+def characters(turns):
+    return sum(len(turn.prompt or turn.text) for turn in turns)
+
+
+def test_history_is_cut_at_whole_rounds_and_keeps_the_newest():
+    turns = rounds(4)
+    assert recent_turns(turns, characters, 80) == turns
+    assert recent_turns(turns, characters, 79) == turns[-2:]
+    assert recent_turns(turns, characters, 20) == turns[-2:]
+    assert recent_turns(turns, characters, 19) == []
+    assert recent_turns(turns[1:], characters, 100) == turns[2:]
+
+
+def test_rounds_lose_their_passages_before_they_go():
+    turns = rounds(3, prompt="x" * 100)
+    assert recent_turns(turns, characters, 330) == turns
+    kept = recent_turns(turns, characters, 300)
+    assert [turn.text for turn in kept] == [turn.text for turn in turns]
+    assert [turn.prompt is None for turn in kept if turn.role == "user"] == [True, True, False]
+
+
+def test_what_is_kept_begins_the_same_for_most_turns_of_a_long_conversation():
+    starts = []
+    for number in range(1, 60):
+        kept = recent_turns(rounds(number), characters, 400)
+        assert characters(kept) <= 400
+        assert kept[-1].text.endswith(str(number - 1))
+        starts.append(kept[0].text)
+    assert len(set(starts)) <= 8
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_cache_after_decoding_has_the_published_shape(model):
     prefill(model, INPUT_IDS + RESULTS["greedy16"][:15], cache)
     length, batch, groups, head_dim = RESULTS["kv_cache_shape_per_tensor"]
     new = torch.zeros(batch, groups, 0, head_dim)
-    keys, values = cache.write(0, new, new)
+    view = cache.write(0, new, new)
+    keys, values = view.keys, view.values
     assert keys.shape == values.shape == (batch, groups, length, head_dim)
 
 

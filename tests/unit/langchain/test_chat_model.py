@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+import torch
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGenerationChunk
 
@@ -16,6 +17,7 @@ from fakes import ScriptedEngine, tiny_engine
 from glm_rag.chat_models import ChatGLM2
 from glm_rag.engine.cache import KVCache
 from glm_rag.errors import ConfigError, ContextWindowError, ModelNotFoundError
+from glm_rag.types import CacheLimits
 
 
 @pytest.fixture(scope="module")
@@ -343,3 +345,38 @@ def test_callbacks_see_every_piece_once(tiny):
         call("hello", config={"callbacks": [seen]})
         assert "".join(seen.tokens) == tiny.invoke("hello").text
         assert all(isinstance(chunk, ChatGenerationChunk) for chunk in seen.chunks)
+
+
+# ---------------------------------------------------------------- kept sequences
+
+
+def test_the_same_conversation_and_one_more_turn_read_the_new_tokens_alone():
+    engine = tiny_engine()
+    engine.keep_sequences(CacheLimits(10**8))
+    llm = ChatGLM2(engine=engine, max_tokens=24, temperature=0)
+    messages = [SystemMessage("be brief"), HumanMessage("tell me " + "all " * 100)]
+    first = llm.invoke(messages)
+    second = llm.invoke([*messages, first, HumanMessage("and then?")])
+    usage = first.usage_metadata
+    cached = second.usage_metadata["input_token_details"]["cache_read"]
+    assert cached >= usage["total_tokens"] - 1
+    assert (
+        second.text
+        == ChatGLM2(engine=tiny_engine(), max_tokens=24, temperature=0)
+        .invoke([*messages, first, HumanMessage("and then?")])
+        .text
+    )
+
+
+def test_limits_of_kept_sequences_come_from_the_settings(home):
+    from fakes import write_checkpoint
+
+    folder = write_checkpoint(home / "models" / "tiny")
+    llm = ChatGLM2(model=str(folder), home=home, prefix_cache={"memory_mb": 3, "disk_mb": 0})
+    assert llm.open().store.limits == CacheLimits(3 * 10**6, 0, home / "cache")
+    off = ChatGLM2(model=str(folder), home=home, prefix_cache={"enabled": False})
+    assert off.open().store is None
+    small = ChatGLM2(model=str(folder), home=home, kv_cache="int8")
+    assert small.open().new_cache().dtype == torch.int8
+    with pytest.raises(ConfigError, match="memory_mb"):
+        ChatGLM2(prefix_cache={"memory_mb": -1})

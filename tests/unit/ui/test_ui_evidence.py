@@ -102,6 +102,11 @@ def test_an_answer_cut_by_its_limit_says_so():
     assert "长度上限" in html
 
 
+def test_an_answer_that_was_ended_in_a_loop_says_so():
+    html = evidence.answer(ui_fakes.answer(finish_reason="repetition"), "a0", EN)
+    assert "began to repeat itself" in html
+
+
 def test_abstention_is_plain_and_shows_the_nearest_passages():
     html = evidence.answer(ui_fakes.abstention(), "a0", EN)
     assert "I found nothing about this" in html

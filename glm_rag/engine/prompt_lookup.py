@@ -1,0 +1,94 @@
+"""Guesses the next tokens by copying from what was read or written before.
+
+An answer over documents quotes them, and several tokens are verified in one pass for little
+more than one (prompt lookup decoding, github.com/apoorvumang/prompt-lookup-decoding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+_NGRAMS = (3, 2)  # longest first
+# How often a guess comes true before anything is known: a pair of ids has to prove itself.
+_FIRST_RATES = {3: 0.45, 2: 0.3}
+_MEMORY = 0.8  # weight of the past in a rate
+# Draft length to the cost of its pass, in passes of one token, on two CPU cores: 4 rows cost 1.2
+# to 1.7, 8 rows 1.9 to 2.7 with 4-bit and float32 weights, and 2 or 3 rows no less than 4.
+_COSTS = {3: 1.6, 7: 2.5, 11: 3.1}
+MAX_DRAFT = max(_COSTS)
+
+
+class PromptLookup:
+    """Token ids so far and where their n-grams stand; drafts as long as recent ones succeeded.
+
+    How often a guess came true is counted for every token, drafted or not, so that nothing is
+    spent on trials where guesses fail.
+
+    Attributes:
+        drafted: tokens given out to verify. accepted: those of them that came true.
+    """
+
+    def __init__(self, token_ids: Sequence[int], *, enabled: bool = True) -> None:
+        self.drafted = self.accepted = 0
+        self._enabled = enabled
+        self._ids: list[int] = []
+        self._followed_at: dict[tuple[int, ...], int] = {}
+        self._rates = dict(_FIRST_RATES)
+        self._ngram = 0
+        self._guess: list[int] = []  # what the next tokens should be
+        self._num_drafted = 0  # leading tokens of the guess that are being verified
+        if enabled:
+            for token_id in token_ids:
+                self._append(token_id)
+
+    def draft(self, most: int) -> list[int]:
+        """Up to `most` tokens that may come next; none where that would not pay."""
+        self._guess, self._num_drafted = [], 0
+        for ngram in _NGRAMS:
+            start = self._followed_at.get(tuple(self._ids[-ngram:]))
+            if start is not None:
+                length = min(best_length(self._rates[ngram]), most)
+                self._ngram, self._guess = ngram, self._copy(start, length + 1)
+                self._num_drafted = length
+                break
+        self.drafted += self._num_drafted
+        return self._guess[: self._num_drafted]
+
+    def push(self, token_id: int) -> None:
+        """The token that really came next."""
+        if not self._enabled:
+            return
+        if self._guess:
+            self._judge(self._guess.pop(0) == token_id)
+        self._append(token_id)
+
+    def _copy(self, start: int, length: int) -> list[int]:
+        """Ids from `start` on; at the end of what there is they go round."""
+        copied = self._ids[start : start + length]
+        return list(islice(cycle(copied), length))
+
+    def _judge(self, came_true: bool) -> None:
+        rate = self._rates[self._ngram]
+        self._rates[self._ngram] = _MEMORY * rate + (1 - _MEMORY) * came_true
+        if not came_true:
+            self._guess, self._num_drafted = [], 0
+        elif self._num_drafted:
+            self.accepted += 1
+            self._num_drafted -= 1
+
+    def _append(self, token_id: int) -> None:
+        for ngram in _NGRAMS:
+            if len(self._ids) >= ngram:
+                self._followed_at[tuple(self._ids[-ngram:])] = len(self._ids)
+        self._ids.append(token_id)
+
+
+def best_length(rate: float) -> int:
+    """Draft length with the most tokens per time, if each draft comes true at this rate."""
+    best, best_speed = 0, 1.0
+    for length, cost in _COSTS.items():
+        speed = sum(rate**step for step in range(length + 1)) / cost
+        if speed > best_speed:
+            best, best_speed = length, speed
+    return best
