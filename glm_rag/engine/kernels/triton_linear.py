@@ -2,7 +2,7 @@
 
 Reads the layout of `glm_rag.engine.quantize` as words of 32 bits: one word holds 8 (int4) or 4
 (int8) columns of one output channel, and the words of 16 channels lie side by side, so a warp
-reads whole cache lines. Sums are float32. Tested on a CPU alone: the numbers by Triton's interpreter
+reads whole cache lines. Sums are float32. Tested on a CPU alone: its numbers by the interpreter
 (but for bfloat16 in the tensor-core branch, which it gets wrong), and by compiling for sm_75 to
 sm_90. It never ran on a GPU, and its tile sizes were never tuned.
 """
