@@ -162,7 +162,7 @@ def main() -> None:
     data = Path(named) if named else ROOT.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "models" / "smollm2-135m")
-    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--questions", type=int, default=30)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     started = time.perf_counter()

@@ -31,6 +31,9 @@ def build_llm(settings: Settings) -> ChatGLM2:
         rope_table=model.rope_table,
         prefix_checkpoint=model.prefix_checkpoint,
         kv_cache=model.kv_cache,
+        quantize=model.quantize,
+        group=model.group,
+        embedding_bits=model.embedding_bits,
         prefix_cache=settings.cache,
         **{**generation.model_dump(), "stop": list(generation.stop)},
     )

@@ -49,8 +49,16 @@ class ModelSettings(_Section):
     rope_mode: Literal["auto", "interpolate", "scale_base"] = "auto"
     rope_table: Literal["float32", "checkpoint"] = "float32"
     prefix_checkpoint: UserPath | None = Field(None, description="P-tuning v2 prefix weights")
-    kv_cache: Literal["auto", "int8"] = Field(
-        "auto", description="keys and values of past tokens: the model's dtype, or 8 bit"
+    quantize: Literal["auto", "int8", "int4"] = Field(
+        "auto", description="round a 16- or 32-bit checkpoint when it is loaded; auto: as it is"
+    )
+    group: Literal[32, 128] = Field(32, description="columns that share a scale when rounding")
+    embedding_bits: Literal[0, 4, 8] = Field(
+        8, description="of embedding and output layer in a quantized model; 0: not rounded"
+    )
+    kv_cache: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="type of cached keys and values; auto: the model's, bfloat16 if quantized",
     )
 
 

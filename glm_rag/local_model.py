@@ -37,7 +37,10 @@ class LocalModel(BaseModel):
     rope_mode: Literal["auto", "interpolate", "scale_base"] = "auto"
     rope_table: Literal["float32", "checkpoint"] = "float32"
     prefix_checkpoint: Path | None = None
-    kv_cache: Literal["auto", "int8"] = "auto"
+    kv_cache: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    quantize: Literal["auto", "int8", "int4"] = "auto"
+    group: Literal[32, 128] = 32
+    embedding_bits: Literal[0, 4, 8] = 8
     prefix_cache: CacheSettings = Field(
         default_factory=CacheSettings, description="what is kept of computed prompts"
     )

@@ -50,7 +50,7 @@ class SharedBatch:
             self._params.append(params)
             self._waiting.append(deque())
             self.leave()
-            self._changed.wait_for(lambda: self._num_expected == 0)
+            self._changed.wait_for(lambda: self._num_expected <= 0)
         return row
 
     def leave(self) -> None:
@@ -106,13 +106,9 @@ class Seat:
                 return
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        """Run a call that will use this seat in a thread; cancelling it stops the batch."""
+        """Run a call that will use this seat in a thread of the batch."""
         loop, context = asyncio.get_running_loop(), copy_context()
-        try:
-            return await loop.run_in_executor(self._batch.threads, partial(context.run, call))
-        except asyncio.CancelledError:
-            self._batch.stop()
-            raise
+        return await loop.run_in_executor(self._batch.threads, partial(context.run, call))
 
     def give_up(self) -> None:
         """Tell the others not to wait; without effect when the seat was used."""

@@ -1,4 +1,4 @@
-"""`glm-rag model`: list, fetch and inspect language models."""
+"""`glm-rag model`: list, fetch, inspect and measure language models."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from glm_rag.cli import bench
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
 from glm_rag.config import load_config
 from glm_rag.models.registry import MODELS, ModelSpec, get_spec
 
-app = typer.Typer(help="List, fetch and inspect language models.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, inspect and measure language models.", no_args_is_help=True)
 
 SourceOption = Annotated[
     str,
@@ -231,3 +232,6 @@ def info(
     if found.note:
         table.add_row("note", Text(found.note))
     console.print(table)
+
+
+bench.register(app)

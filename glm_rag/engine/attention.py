@@ -26,7 +26,8 @@ _INT8_BLOCK = 1024
 def attend_cached(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor:
     """`attend` over a layer of a KV cache, whatever its storage."""
     if view.key_scales is None:
-        return attend(queries, view.keys, view.values, mask)
+        kind = queries.dtype  # the cache may keep less than the model computes in
+        return attend(queries, view.keys.to(kind), view.values.to(kind), mask)
     return attend_int8(queries, view, mask).flatten(2)
 
 
@@ -88,38 +89,6 @@ def attend_expanded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
     return unflatten(context, 0, (batch, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def attend_causal(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The S new tokens as the last of T, with no mask in memory on CUDA; `[B, S, H, D]`.
-
-    By flash_attn where it is installed and the device has it, else by torch's own kernels.
-    """
-    if flash := flash_attention(queries.device, queries.dtype):
-        return flash(queries, keys.transpose(1, 2), values.transpose(1, 2), causal=True)
-    batch, groups = keys.shape[:2]
-    q = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*G, M, S, D]
-    k, v = (x.flatten(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (keys, values))
-    bias = causal_lower_right(q.shape[2], k.shape[2])
-    context = scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return unflatten(context, 0, (batch, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-
-def flash_attention(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """`flash_attn_func` where it can run: 16 bits, compute capability 8.0 and up."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return None
-    return _flash_attn_func() if torch.cuda.get_device_capability(device) >= (8, 0) else None
-
-
-@cache
-def _flash_attn_func() -> Callable[..., Tensor] | None:
-    try:
-        from flash_attn import flash_attn_func
-    except ImportError:  # also what a build for another torch raises
-        return None
-    found: Callable[..., Tensor] = flash_attn_func
-    return found
-
-
 def attend_int8(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor:
     """Over int8 keys and values, in blocks of columns with a running softmax; `[B, S, H, D]`.
 
@@ -156,3 +125,35 @@ def attend_int8(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor
         peak = new_peak
     context = unflatten((context / total).to(queries.dtype), 2, (-1, num_new))
     return context.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def attend_causal(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The S new tokens as the last of T, with no mask in memory on CUDA; `[B, S, H, D]`.
+
+    By flash_attn where it is installed and the device has it, else by torch's own kernels.
+    """
+    if flash := flash_attention(queries.device, queries.dtype):
+        return flash(queries, keys.transpose(1, 2), values.transpose(1, 2), causal=True)
+    batch, groups = keys.shape[:2]
+    q = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*G, M, S, D]
+    k, v = (x.flatten(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (keys, values))
+    bias = causal_lower_right(q.shape[2], k.shape[2])
+    context = scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return unflatten(context, 0, (batch, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def flash_attention(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    """`flash_attn_func` where it can run: 16 bits, compute capability 8.0 and up."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    return _flash_attn_func() if torch.cuda.get_device_capability(device) >= (8, 0) else None
+
+
+@cache
+def _flash_attn_func() -> Callable[..., Tensor] | None:
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError:  # also what a build for another torch raises
+        return None
+    found: Callable[..., Tensor] = flash_attn_func
+    return found

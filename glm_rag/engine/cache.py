@@ -155,6 +155,18 @@ class KVCache:
         """The columns in use of one layer."""
         return self._view(layer, self.length)
 
+    def pointers(self, layer: int) -> tuple[int, int, int, int]:
+        """Addresses of keys, values and their scales (0 without) for native code.
+
+        Each is `[G, capacity, D]` or `[G, capacity]`, of the first sequence.
+        """
+        keys, values = self._storage[layer, :, 0]
+        if self._scales is None:
+            return keys.data_ptr(), values.data_ptr(), 0, 0
+        key_scales, value_scales = self._scales[layer, :, 0]
+        scales = key_scales.data_ptr(), value_scales.data_ptr()
+        return keys.data_ptr(), values.data_ptr(), *scales
+
     def _put(self, layer: int, keys_values: Sequence[Tensor] | Tensor, start: int) -> None:
         for which, new in enumerate(keys_values):  # [B, G, S, D]
             end = start + new.shape[2]

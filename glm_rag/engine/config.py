@@ -32,6 +32,32 @@ _SUPPORTED_FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Quantization:
+    """How weights are rounded when they are loaded, or were when they were saved.
+
+    Attributes:
+        bits: 4 or 8, of the four matrices of each block.
+        group: columns that share a scale, 32 or 128; 32 where 128 does not divide a matrix.
+        embedding_bits: 4 or 8 for embedding and output layer; 0 keeps them as they are.
+    """
+
+    bits: int
+    group: int = 32
+    embedding_bits: int = 8
+
+    def __post_init__(self) -> None:
+        allowed = {"bits": (4, 8), "group": (32, 128), "embedding_bits": (0, 4, 8)}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                choices = ", ".join(map(str, values))
+                raise ConfigError(f"quantization: {name} must be one of {choices}")
+
+    def bytes_per_value(self, bits: int) -> float:
+        """Of a matrix in `bits` bits, its scales included."""
+        return bits / 8 + 2 / self.group
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Shape and rules of one ChatGLM2-form model; names as in the published `config.json`.
 
@@ -45,7 +71,8 @@ class ModelConfig:
         position_divisor: what positions are divided by before rotation.
         rotary_fraction: share of each head's dimensions that rotates.
         pre_seq_len: columns of a P-tuning v2 prefix inside the checkpoint, if any.
-        quantization_bit: 0 for 16- and 32-bit checkpoints.
+        quantization_bit: of a published checkpoint with one scale per row; 0 otherwise.
+        quantization: of a checkpoint that was converted here; None otherwise.
     """
 
     num_layers: int
@@ -65,6 +92,7 @@ class ModelConfig:
     pre_seq_len: int | None = None
     prefix_projection: bool = False
     quantization_bit: int = 0
+    quantization: Quantization | None = None
     tokenizer_kind: TokenizerKind = "auto"
     name: str = ""
 
@@ -110,13 +138,39 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """Values in all weights, without a prefix."""
-        heads_size = self.num_attention_heads * self.kv_channels
-        attention = self.qkv_size * (self.hidden_size + self.add_qkv_bias)
-        attention += self.hidden_size * heads_size
+        return self._num_matrix_values + self._num_embedding_values + self._num_other_values
+
+    def weight_bytes(self, itemsize: int) -> int:
+        """Bytes of all weights in memory.
+
+        Args:
+            itemsize: bytes of a value that is not quantized.
+        """
+        matrix = embedding = float(itemsize)
+        if self.quantization:
+            matrix = self.quantization.bytes_per_value(self.quantization.bits)
+            if bits := self.quantization.embedding_bits:
+                embedding = self.quantization.bytes_per_value(bits)
+        values = self._num_matrix_values * matrix + self._num_embedding_values * embedding
+        return int(values) + self._num_other_values * itemsize
+
+    @property
+    def _num_matrix_values(self) -> int:
+        """Of the four matrices of each block."""
+        attention = self.qkv_size * self.hidden_size
+        attention += self.hidden_size * self.num_attention_heads * self.kv_channels
         mlp = 3 * self.ffn_hidden_size * self.hidden_size
-        block = attention + mlp + 2 * self.hidden_size
-        embeddings = 2 * self.padded_vocab_size * self.hidden_size
-        return self.num_layers * block + self.hidden_size + embeddings
+        return self.num_layers * (attention + mlp)
+
+    @property
+    def _num_embedding_values(self) -> int:
+        return 2 * self.padded_vocab_size * self.hidden_size
+
+    @property
+    def _num_other_values(self) -> int:
+        """Norms and biases."""
+        bias = self.qkv_size if self.add_qkv_bias else 0
+        return self.num_layers * (2 * self.hidden_size + bias) + self.hidden_size
 
     @property
     def cache_values_per_token(self) -> int:
@@ -171,6 +225,7 @@ class ModelConfig:
             pre_seq_len=None if pre_seq_len is None else _integer(raw, "pre_seq_len"),
             prefix_projection=bool(raw.get("prefix_projection", False)),
             quantization_bit=_integer(raw, "quantization_bit", 0),
+            quantization=_quantization(raw),
             tokenizer_kind=_tokenizer_kind(raw),
             name=str(raw.get("name") or ""),
         )
@@ -212,6 +267,19 @@ def _tokenizer_kind(raw: Mapping[str, Any]) -> TokenizerKind:
     if kind not in ("auto", "chatglm2", "chatml"):
         raise ModelError(f"config.json has tokenizer_kind {kind!r}: use chatglm2 or chatml")
     return cast("TokenizerKind", kind)
+
+
+def _quantization(raw: Mapping[str, Any]) -> Quantization | None:
+    stated = raw.get("quantization")
+    if stated is None:
+        return None
+    if not isinstance(stated, Mapping):
+        raise ConfigError(f"config.json: quantization must be an object, got {stated!r}")
+    return Quantization(
+        _integer(stated, "bits"),
+        _integer(stated, "group", 32),
+        _integer(stated, "embedding_bits", 8),
+    )
 
 
 def _number(raw: Mapping[str, Any], key: str, default: float | None = None) -> float:

@@ -20,7 +20,13 @@ from glm_rag.engine.generate import (
 )
 from glm_rag.engine.memory import available_bytes, require_memory
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.placement import choose_device, choose_dtype, choose_kv_dtype, set_threads
+from glm_rag.engine.placement import (
+    choose_device,
+    choose_dtype,
+    choose_kv_dtype,
+    quantized_config,
+    set_threads,
+)
 from glm_rag.engine.prefix_store import PrefixStore
 from glm_rag.engine.rotary import RopeTable
 from glm_rag.engine.tokenizer import Tokenizer, load_tokenizer
@@ -84,6 +90,9 @@ class Engine:
         rope_table: RopeTable = "float32",
         prefix_checkpoint: Path | None = None,
         kv_cache: str = "auto",
+        quantize: str = "auto",
+        group: int = 32,
+        embedding_bits: int = 8,
     ) -> Engine:
         """Load a checkpoint folder: config.json, weights, tokenizer.
 
@@ -95,7 +104,12 @@ class Engine:
             rope_mode: auto, interpolate or scale_base; see `ModelConfig`.
             rope_table: float32, or checkpoint for the published code's rounding.
             prefix_checkpoint: file or folder of P-tuning v2 weights.
-            kv_cache: auto keeps keys and values in the model's dtype, int8 in 8 bit.
+            kv_cache: auto keeps keys and values in the model's dtype (in bfloat16 for a
+                quantized model on the CPU), int8 in 8 bit.
+            quantize: auto takes the checkpoint as it is; int8 or int4 rounds a 16- or 32-bit one.
+            group: columns that share a scale when it is rounded, 32 or 128.
+            embedding_bits: 8 or 4 for embedding and output layer of a quantized model; 0 keeps
+                them in the model's dtype.
 
         Raises:
             ModelError: no model there, an unknown kind, a damaged checkpoint or too little
@@ -104,9 +118,10 @@ class Engine:
         """
         folder = Path(folder)
         config = ModelConfig.from_folder(folder, rope_mode=rope_mode)
+        config = quantized_config(config, quantize, group, embedding_bits)
         where = choose_device(device)
-        kind = choose_dtype(dtype, where, config.num_parameters)
-        kv_dtype = choose_kv_dtype(kv_cache)
+        kind = choose_dtype(dtype, where, config)
+        kv_dtype = choose_kv_dtype(kv_cache, where, config)
         tokenizer = load_tokenizer(folder, config.tokenizer_kind)
         set_threads(threads)
         model = load_model(
@@ -119,6 +134,11 @@ class Engine:
         )
         model.kv_dtype = kv_dtype
         return cls(config, model, tokenizer, name=config.name or folder.resolve().name)
+
+    @property
+    def backend(self) -> str:
+        """What multiplies the weights, such as native-avx512 or torch."""
+        return self.model.backend.name if self.model.backend else "torch"
 
     @property
     def dtype(self) -> torch.dtype:

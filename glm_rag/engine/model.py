@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
@@ -9,7 +11,12 @@ from torch.nn.functional import rms_norm, silu
 from glm_rag.engine.attention import attend_cached
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.linear import make_embedding, make_linear, make_output
 from glm_rag.engine.rotary import rotate
+
+if TYPE_CHECKING:
+    from glm_rag.engine.kernels.backend import Backend
+    from glm_rag.engine.native_blocks import NativeBlocks
 
 
 class RMSNorm(nn.Module):
@@ -34,10 +41,9 @@ class SelfAttention(nn.Module):
         heads, groups = config.num_attention_heads, config.num_kv_groups
         self.head_dim = config.kv_channels
         self.split = (heads, groups, groups)
-        self.query_key_value = nn.Linear(
-            config.hidden_size, config.qkv_size, bias=config.add_qkv_bias
-        )
-        self.dense = nn.Linear(heads * config.kv_channels, config.hidden_size, bias=False)
+        hidden, kind = config.hidden_size, config.quantization
+        self.query_key_value = make_linear(hidden, config.qkv_size, kind, bias=config.add_qkv_bias)
+        self.dense = make_linear(heads * config.kv_channels, hidden, kind)
 
     def forward(
         self, x: Tensor, cos_sin: Tensor, cache: KVCache, layer: int, mask: Tensor | None
@@ -56,9 +62,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden, inner = config.hidden_size, config.ffn_hidden_size
-        self.dense_h_to_4h = nn.Linear(hidden, 2 * inner, bias=False)
-        self.dense_4h_to_h = nn.Linear(inner, hidden, bias=False)
+        hidden, inner, kind = config.hidden_size, config.ffn_hidden_size, config.quantization
+        self.dense_h_to_4h = make_linear(hidden, 2 * inner, kind)
+        self.dense_4h_to_h = make_linear(inner, hidden, kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, S, hidden]` to the same shape."""
@@ -91,7 +97,9 @@ class Embedding(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.word_embeddings = make_embedding(
+            config.padded_vocab_size, config.hidden_size, config.quantization
+        )
 
 
 class Encoder(nn.Module):
@@ -110,6 +118,8 @@ class ChatGLM2Model(nn.Module):
         rotary: cosines and sines, `[seq_length, R / 2, 2]`.
         prefix: keys and values of a P-tuning prefix, `[L, 2, G, P, D]`, or None.
         kv_dtype: of new caches, if not that of the model; int8 keeps them in 8 bit.
+        backend: what multiplies quantized weights; None without any.
+        native: the compiled blocks, where they serve this model.
     """
 
     rotary: Tensor
@@ -119,21 +129,25 @@ class ChatGLM2Model(nn.Module):
         super().__init__()
         self.config = config
         self.kv_dtype: torch.dtype | None = None
+        self.backend: Backend | None = None
+        self.native: NativeBlocks | None = None
         self.embedding = Embedding(config)
         self.encoder = Encoder(config)
-        self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+        self.output_layer = make_output(
+            config.hidden_size, config.padded_vocab_size, config.quantization
+        )
         self.register_buffer("rotary", None, persistent=False)
         self.register_buffer("prefix", None, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
-        return self.embedding.word_embeddings.weight.dtype
+        """Of activations, and of weights that are not quantized."""
+        return self.encoder.final_layernorm.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return self.embedding.word_embeddings.weight.device
+        return self.encoder.final_layernorm.weight.device
 
     def new_cache(self, *, batch_size: int = 1, capacity: int = 0) -> KVCache:
         """An empty cache for this model, starting with its prefix if it has one."""
@@ -164,6 +178,10 @@ class ChatGLM2Model(nn.Module):
         """
         num_new = token_ids.shape[1]
         cache.reserve(cache.length + num_new)
+        if self.native is not None and real is None and positions is None and len(token_ids) == 1:
+            start = cache.num_tokens
+            hidden: Tensor = self.embedding.word_embeddings(token_ids)
+            return self.native.forward(hidden, self.rotary[start : start + num_new], cache)
         if positions is None:
             start = cache.num_tokens
             positions = torch.arange(start, start + num_new, device=self.device).unsqueeze(0)

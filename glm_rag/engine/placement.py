@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from glm_rag.engine.config import ModelConfig, Quantization
 from glm_rag.errors import ConfigError
 
 # From here on 32-bit weights (4 GB and more) cost more in memory and reading than they give.
@@ -36,11 +38,43 @@ def choose_device(asked: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def choose_dtype(asked: str, device: torch.device, num_parameters: int) -> torch.dtype:
-    """A dtype the device computes well in, else ConfigError."""
+def quantized_config(
+    config: ModelConfig, asked: str, group: int, embedding_bits: int
+) -> ModelConfig:
+    """The config of a model as it will be in memory.
+
+    Args:
+        asked: auto, int8 or int4. auto: as the checkpoint is; published int4 and int8 ones keep
+            the values of their blocks, and `embedding_bits` rounds the rest.
+
+    Raises:
+        ConfigError: the checkpoint is quantized already, to another number of bits.
+    """
+    if asked not in ("auto", "int8", "int4"):
+        raise ConfigError(f"quantize must be auto, int8 or int4, not {asked!r}")
+    has = config.quantization.bits if config.quantization else config.quantization_bit
+    if asked != "auto" and has not in (0, int(asked[3:])):
+        raise ConfigError(
+            f"this checkpoint holds int{has} weights and cannot become {asked}: "
+            "set quantize to auto or take the 16-bit checkpoint"
+        )
+    if config.quantization or (asked == "auto" and not has):
+        return config
+    if config.quantization_bit:
+        group = 128  # one scale per row is the same scale in every group
+    bits = has or int(asked[3:])
+    return replace(config, quantization=Quantization(bits, group, embedding_bits))
+
+
+def choose_dtype(asked: str, device: torch.device, config: ModelConfig) -> torch.dtype:
+    """A dtype the device computes well in, else ConfigError.
+
+    Quantized models on the CPU compute in float32: only norms and activations are left in it.
+    """
     if asked == "auto":
         if device.type == "cpu":
-            return torch.float32 if num_parameters < _LARGE_MODEL else torch.bfloat16
+            small = config.quantization or config.num_parameters < _LARGE_MODEL
+            return torch.float32 if small else torch.bfloat16
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if asked not in _DTYPES:
         raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, not {asked!r}")
@@ -49,11 +83,14 @@ def choose_dtype(asked: str, device: torch.device, num_parameters: int) -> torch
     return _DTYPES[asked]
 
 
-def choose_kv_dtype(asked: str) -> torch.dtype | None:
+def choose_kv_dtype(asked: str, device: torch.device, config: ModelConfig) -> torch.dtype | None:
     """Type of cached keys and values; None: that of the model."""
-    if asked not in ("auto", "int8"):
-        raise ConfigError(f"kv_cache must be auto or int8, not {asked!r}")
-    return torch.int8 if asked == "int8" else None
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+    if asked == "auto":
+        return torch.bfloat16 if config.quantization and device.type == "cpu" else None
+    if asked not in kinds:
+        raise ConfigError(f"kv_cache must be auto, {', '.join(kinds)}, not {asked!r}")
+    return kinds[asked]
 
 
 def set_threads(threads: int | None) -> None:

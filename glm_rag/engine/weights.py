@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.kernels.backend import choose_backend
+from glm_rag.engine.linear import QuantizedEmbedding, QuantizedLinear, QuantizedMatrix
 from glm_rag.engine.memory import require_memory
 from glm_rag.engine.model import ChatGLM2Model
+from glm_rag.engine.native_blocks import NativeBlocks
 from glm_rag.engine.prefix import PREFIX_ENCODER, prefix_cache, read_prefix
+from glm_rag.engine.quantize import QuantizedTensor, from_official, quantize
 from glm_rag.engine.rotary import RopeTable, rotary_table
 from glm_rag.engine.shards import read_shard
 from glm_rag.engine.weight_files import find_weight_files
-from glm_rag.errors import CheckpointError, ConfigError, ModelError
+from glm_rag.errors import CheckpointError, ConfigError
 
 _ROOT = "transformer."
 # A buffer of the published model; the rotary table is computed here instead.
 _IGNORED = "rotary_pos_emb.inv_freq"
+# Behind a matrix's name in published quantized checkpoints: one scale per row.
+_ROW_SCALE = ".weight_scale"
+_QUANTIZED_PARTS = (".packed", ".scales")
 _SHOWN_NAMES = 3
 
 
@@ -35,27 +42,44 @@ def load_model(
     """Build the network from the weight files of a checkpoint folder.
 
     Weights replace empty ones shard by shard, so memory never holds them twice; where no cast
-    is needed they stay mapped from the file.
+    is needed they stay mapped from the file. With `config.quantization`, 16- and 32-bit matrices
+    are rounded as they come, and those of published int4 and int8 checkpoints are laid out anew,
+    value for value.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, unknown or of the
             wrong shape; the message names it.
-        ModelError: quantized weights, or too little memory.
+        ModelError: too little memory.
     """
-    if config.quantization_bit:
-        raise ModelError(
-            f"this checkpoint is quantized to {config.quantization_bit} bits; this version runs "
-            "16- and 32-bit checkpoints: pull the unquantized model"
-        )
-    needed = config.num_parameters * dtype.itemsize
-    require_memory(needed, device, f"the model in {str(dtype).removeprefix('torch.')}")
+    needed = config.weight_bytes(dtype.itemsize)
+    require_memory(needed, device, f"the model in {_kind(config, dtype)}")
     with torch.device("meta"):
         model = ChatGLM2Model(config)
     prefix = _fill(model, folder, config, dtype, device)
     if prefix_checkpoint is not None:
         prefix = read_prefix(prefix_checkpoint)
     attach_tables(model, rope_table=rope_table, prefix=prefix)
+    if config.quantization:
+        attach_kernels(model)
     return model
+
+
+def attach_kernels(model: ChatGLM2Model, prefer: str = "auto") -> None:
+    """Choose what multiplies quantized weights on this machine.
+
+    Args:
+        prefer: auto, or a backend by name, such as native-avx2 or torch.
+    """
+    backend = choose_backend(model.device, prefer=prefer)
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear):
+            module.multiply = backend.linear
+        elif isinstance(module, QuantizedEmbedding):
+            module.dtype = model.dtype
+    model.backend, model.native = backend, None
+    layers = model.encoder.layers
+    if backend.library is not None and NativeBlocks.serves(model.config, model.dtype, layers):
+        model.native = NativeBlocks(backend.library, model.config, layers)
 
 
 def attach_tables(
@@ -91,40 +115,103 @@ def _fill(
 ) -> dict[str, Tensor]:
     """Assign all weights; return those of a prefix encoder."""
     missing = {name: value.shape for name, value in model.state_dict().items()}
+    matrices = {
+        f"{name}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedMatrix)
+    }
     prefix: dict[str, Tensor] = {}
     for path in find_weight_files(folder):
         weights = {}
-        for full_name, value in read_shard(path).items():
-            name = full_name.removeprefix(_ROOT)
-            if name == _IGNORED:
+        shard = {name.removeprefix(_ROOT): value for name, value in read_shard(path).items()}
+        for name, value in shard.items():
+            if name == _IGNORED or _is_row_scale(name, matrices):
                 continue
             if config.pre_seq_len is not None and name.startswith(PREFIX_ENCODER):
                 prefix[name.removeprefix(PREFIX_ENCODER)] = value
                 continue
-            _check_tensor(path, full_name, value, missing.pop(name, None))
-            weights[name] = value.to(device=device, dtype=dtype)
+            for part, tensor in _parts(path, name, shard, matrices, config):
+                _check_tensor(path, part, tensor, missing.pop(part, None))
+                kept = tensor.dtype if part.endswith(_QUANTIZED_PARTS) else dtype
+                weights[part] = tensor.to(device=device, dtype=kept)
         _assign(model, weights)
     if missing:
         raise CheckpointError(f"the checkpoint in {folder} lacks {_few(missing)}: fetch it again")
     return prefix
 
 
+def _is_row_scale(name: str, matrices: Mapping[str, QuantizedMatrix]) -> bool:
+    return name.endswith(_ROW_SCALE) and name.removesuffix("_scale") in matrices
+
+
+def _parts(
+    path: Path,
+    name: str,
+    shard: Mapping[str, Tensor],
+    matrices: Mapping[str, QuantizedMatrix],
+    config: ModelConfig,
+) -> Iterator[tuple[str, Tensor]]:
+    """A tensor of the file under the names that the model has for it."""
+    if name not in matrices:
+        yield name, shard[name]
+        return
+    quantized = _quantized(path, name, shard, matrices[name], config)
+    for part in _QUANTIZED_PARTS:
+        yield name.removesuffix(".weight") + part, getattr(quantized, part[1:])
+
+
+def _quantized(
+    path: Path,
+    name: str,
+    shard: Mapping[str, Tensor],
+    matrix: QuantizedMatrix,
+    config: ModelConfig,
+) -> QuantizedTensor:
+    """A matrix of a 16- or 32-bit or a published quantized checkpoint in this model's layout."""
+    value, columns = shard[name], matrix.columns
+    if value.dtype != torch.int8:
+        _check_tensor(path, name, value, torch.Size((matrix.rows, columns)))
+        return quantize(value, matrix.bits, matrix.group)
+    scale = shard.get(name + "_scale")
+    if scale is None:
+        raise CheckpointError(f"{path} lacks {_ROOT}{name}_scale: fetch the model again")
+    bits = config.quantization_bit
+    _check_shape(path, name, value, torch.Size((matrix.rows, columns * bits // 8)))
+    _check_shape(path, name + "_scale", scale, torch.Size((matrix.rows,)))
+    return from_official(value, scale, bits)
+
+
 def _check_tensor(path: Path, name: str, value: Tensor, expected: torch.Size | None) -> None:
     if expected is None:
         raise CheckpointError(
-            f"{path} holds the tensor {name}, which is none of this model's or there twice"
+            f"{path} holds the tensor {_ROOT}{name}, which is none of this model's or there twice"
         )
+    _check_shape(path, name, value, expected)
+    if not value.is_floating_point() and value.dtype != torch.uint8:
+        raise CheckpointError(
+            f"{path}: {_ROOT}{name} holds {value.dtype} values, not floating point"
+        )
+
+
+def _check_shape(path: Path, name: str, value: Tensor, expected: torch.Size) -> None:
     if value.shape != expected:
         raise CheckpointError(
-            f"{path}: {name} has shape {list(value.shape)}, config.json asks for {list(expected)}"
+            f"{path}: {_ROOT}{name} has shape {list(value.shape)}, "
+            f"config.json asks for {list(expected)}"
         )
-    if not value.is_floating_point():
-        raise CheckpointError(f"{path}: {name} holds {value.dtype} values, not floating point")
+
+
+def _kind(config: ModelConfig, dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return f"int{config.quantization.bits}" if config.quantization else name
 
 
 def _assign(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    parameters = {k: nn.Parameter(v, requires_grad=False) for k, v in weights.items()}
-    model.load_state_dict(parameters, strict=False, assign=True)
+    state = {
+        name: nn.Parameter(value, requires_grad=False) if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
+    model.load_state_dict(state, strict=False, assign=True)
 
 
 def _few(names: Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from glm_rag.config import ModelSettings, expand_user
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.weight_files import find_weight_files
-from glm_rag.errors import MissingDependencyError, ModelError, ModelNotFoundError
+from glm_rag.errors import MissingDependencyError, ModelNotFoundError
 from glm_rag.models.check import safetensors_header
 from glm_rag.models.registry import MODELS, ModelSpec, unknown_model
 
@@ -105,6 +105,9 @@ class _Key(NamedTuple):
     rope_table: Literal["float32", "checkpoint"]
     prefix_checkpoint: Path | None
     kv_cache: str
+    quantize: str
+    group: int
+    embedding_bits: int
 
 
 @dataclass(slots=True)
@@ -138,6 +141,9 @@ def open_engine(settings: ModelSettings, models_dir: Path) -> Engine:
         settings.rope_table,
         settings.prefix_checkpoint,
         settings.kv_cache,
+        settings.quantize,
+        settings.group,
+        settings.embedding_bits,
     )
     with _slots_lock:
         slot = _slots.setdefault(key, _Slot())
@@ -148,12 +154,6 @@ def open_engine(settings: ModelSettings, models_dir: Path) -> Engine:
 
 
 def _load(key: _Key) -> Engine:
-    config = ModelConfig.from_folder(key.folder, rope_mode=key.rope_mode)
-    if config.quantization_bit:
-        raise ModelError(
-            f"{key.folder} holds int{config.quantization_bit} weights, which this version cannot "
-            "run yet: use the 16-bit model of the same name without -int4"
-        )
     try:
         from glm_rag.engine.engine import Engine
     except ImportError as error:
@@ -167,6 +167,9 @@ def _load(key: _Key) -> Engine:
         rope_table=key.rope_table,
         prefix_checkpoint=key.prefix_checkpoint,
         kv_cache=key.kv_cache,
+        quantize=key.quantize,
+        group=key.group,
+        embedding_bits=key.embedding_bits,
     )
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from glm_rag.engine.kernels import fallback
+from glm_rag.engine.kernels import fallback, native
+from glm_rag.engine.kernels.native import Native
+from glm_rag.engine.kernels.native_linear import make_linear
 from glm_rag.engine.quantize import QuantizedTensor, dequantize, from_official
 from glm_rag.errors import ConfigError, GlmRagError, ModelError
 
@@ -46,11 +48,13 @@ class Backend:
         name: native-avx512, native-avx2, torch, triton or cpm_kernels.
         reason: one line: what it is, and why each better one was passed over.
         linear: `x [M, K]` and a weight to `x @ weight.T` `[M, rows]`, in x's dtype.
+        library: the compiled code, which also runs whole blocks; None for other backends.
     """
 
     name: str
     reason: str
     linear: Linear
+    library: Native | None = None
 
 
 def choose_backend(
@@ -79,7 +83,7 @@ def choose_backend(
         reason = "; ".join([_describe(name, device.type, prefer), *passed_over])
         if passed_over:
             _LOG.warning("quantized products by %s: %s", name, reason)
-        return Backend(name, reason, linear)
+        return Backend(name, reason, linear, _library(name))
     raise ModelError("; ".join(passed_over))
 
 
@@ -114,12 +118,14 @@ def _open(name: str, device: torch.device, checkpoint: Path | None) -> Linear:
 
 
 def _native(instructions: str) -> Linear:
-    from glm_rag.engine.kernels import native
-    from glm_rag.engine.kernels.native_linear import make_linear
-
     library = native.load(instructions)
     library.set_threads(torch.get_num_threads())
     return make_linear(library)
+
+
+def _library(name: str) -> Native | None:
+    is_native = name.startswith("native-")
+    return native.load(name.removeprefix("native-")) if is_native else None
 
 
 def _triton(device: torch.device) -> Linear:

@@ -1,8 +1,8 @@
 """The compiled CPU kernels: built at first use where there is a compiler, called by ctypes.
 
-The library knows neither torch nor Python, so one build serves every version of both. A wheel may
-bring it ready made (`libglm_rag-<instructions>.so` beside this file); else it is compiled once and
-kept in the user's cache folder under a name that holds the hash of its source.
+The library itself knows neither torch nor Python, so one build serves every version of both. A
+wheel may bring it ready made (`libglm_rag-<instructions>.so` beside this file); else it is compiled
+once and kept in the user's cache folder under a name that holds the hash of its source.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from glm_rag.engine.quantize import LANES, QuantizedTensor
 from glm_rag.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCES = ("native.cpp", "simd.h", "threads.h")
 # Instruction sets in order of preference, the CPU flags each needs, and how to compile for it.
@@ -92,6 +97,20 @@ class Native:
         self.set_threads = _function(library.glm_set_threads, number)
         self.linear = _function(library.glm_linear, pointer, pointer, number, pointer)
         self.block = _function(library.glm_block, pointer, pointer, pointer, pointer, number)
+
+
+def describe(weight: QuantizedTensor, bias: Tensor | None = None) -> Matrix:
+    """A weight, and its float32 bias, as the library takes it; both must outlive the result."""
+    padded_rows = len(weight.packed) * LANES
+    return Matrix(
+        weight.packed.data_ptr(),
+        weight.scales.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        padded_rows,
+        weight.columns,
+        weight.group,
+        weight.bits,
+    )
 
 
 def _function(function: ctypes._NamedFuncPointer, *types: type) -> ctypes._NamedFuncPointer:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from glm_rag.engine.kernels.native import Matrix, Native
-from glm_rag.engine.quantize import LANES, QuantizedTensor
+from glm_rag.engine.kernels.native import Native, describe
+from glm_rag.engine.quantize import QuantizedTensor
 
 
 def make_linear(library: Native) -> Callable[[Tensor, QuantizedTensor], Tensor]:
@@ -21,13 +21,9 @@ def make_linear(library: Native) -> Callable[[Tensor, QuantizedTensor], Tensor]:
     """
 
     def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
-        padded = len(weight.packed) * LANES
-        matrix = Matrix(
-            weight.packed.data_ptr(), weight.scales.data_ptr(), None,
-            padded, weight.columns, weight.group, weight.bits,
-        )  # fmt: skip
+        matrix = describe(weight)
         inputs = x.float().contiguous()
-        out = torch.empty(len(x), padded)
+        out = torch.empty(len(x), matrix.rows)
         library.linear(ctypes.byref(matrix), inputs.data_ptr(), len(x), out.data_ptr())
         return out[:, : weight.rows].to(x.dtype)
 

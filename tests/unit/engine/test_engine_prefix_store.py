@@ -147,6 +147,16 @@ def test_the_least_recently_used_goes_first():
     assert ask(engine, [*two, 9], ONE)[1] == 0
 
 
+def test_serving_a_part_of_a_sequence_is_using_it():
+    one, two, three = ([i] * 100 for i in (1, 2, 3))
+    part = [*one[:10], *b"else"]
+    size = tiny_engine().new_cache().bytes_per_column * 100
+    engine = engine_of(memory=2 * size + size // 2)
+    for prompt in (one, two, part, three):
+        ask(engine, prompt, ONE)
+    assert ask(engine, [*one, 9], ONE)[1] == 100
+
+
 def test_breaking_off_keeps_what_was_computed_within_the_budget_and_frees_the_rest(monkeypatch):
     from glm_rag.engine.cache import KVCache
 
@@ -275,6 +285,8 @@ def test_a_file_of_another_model_in_this_ones_folder_is_removed(folder):
 
 def test_a_file_that_another_process_writes_or_removes_is_noticed(folder):
     one, two = engine_of(folder, memory=0), engine_of(folder, memory=0)
+    one.store.files.folder.mkdir()
+    os.utime(one.store.files.folder, (1, 1))  # so long ago that the folder counts as read
     assert ask(one, PROMPT)[1] == 0
     ask(two, LONG)
     assert ask(one, LONG)[1] == len(LONG) - 1

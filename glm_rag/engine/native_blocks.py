@@ -1,0 +1,80 @@
+"""All blocks of a quantized model through the native library, one call per block."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from glm_rag.engine.cache import KVCache
+from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.kernels import native
+from glm_rag.engine.linear import QuantizedLinear
+from glm_rag.engine.quantize import LANES
+
+_CACHE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+
+
+class NativeBlocks:
+    """Addresses of the weights of a model, which must outlive it, and the calls over them.
+
+    A block is one call, so that the threads stay awake from its first product to its last and
+    activations are quantized once for each product that reads them.
+    """
+
+    def __init__(self, library: native.Native, config: ModelConfig, layers: nn.ModuleList) -> None:
+        self._library = library
+        self._blocks = [_describe(config, layer) for layer in layers]
+
+    @staticmethod
+    def serves(config: ModelConfig, dtype: torch.dtype, layers: nn.ModuleList) -> bool:
+        """Whether shapes and types are those that the native code was written for."""
+        matrices = [module for module in layers.modules() if isinstance(module, QuantizedLinear)]
+        return (
+            dtype == torch.float32
+            and config.kv_channels % LANES == 0
+            and config.quantization is not None
+            and all(matrix.is_whole for matrix in matrices)
+        )
+
+    def forward(self, hidden: Tensor, cos_sin: Tensor, cache: KVCache) -> Tensor:
+        """Run S new tokens through all blocks; the caller then calls `cache.advance`.
+
+        Args:
+            hidden: embeddings float32 `[1, S, hidden]`; updated in place and returned.
+            cos_sin: rows of the rotary table `[S, R / 2, 2]`.
+            cache: of one sequence, with room for S more columns.
+        """
+        hidden = hidden.contiguous()
+        cos_sin = cos_sin.float().contiguous()
+        num_new = hidden.shape[1]
+        kind, capacity = _CACHE_KINDS[cache.dtype], cache.capacity
+        for layer, block in enumerate(self._blocks):
+            pointers = cache.pointers(layer)
+            view = native.CacheView(*pointers, kind, capacity, cache.length + num_new)
+            self._library.block(
+                ctypes.byref(block),
+                ctypes.byref(view),
+                cos_sin.data_ptr(),
+                hidden.data_ptr(),
+                num_new,
+            )
+        return hidden
+
+
+def _describe(config: ModelConfig, layer: nn.Module) -> native.Block:
+    attention, mlp = layer.self_attention, layer.mlp
+    return native.Block(
+        native.describe(attention.query_key_value.weight, attention.query_key_value.bias),
+        native.describe(attention.dense.weight),
+        native.describe(mlp.dense_h_to_4h.weight),
+        native.describe(mlp.dense_4h_to_h.weight),
+        layer.input_layernorm.weight.data_ptr(),
+        layer.post_attention_layernorm.weight.data_ptr(),
+        config.layernorm_epsilon,
+        config.num_attention_heads,
+        config.num_kv_groups,
+        config.kv_channels,
+        config.rotary_dim,
+    )
