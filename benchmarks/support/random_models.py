@@ -14,7 +14,6 @@ from glm_rag.engine.quantize import packed_shapes
 Q4_0_BLOCK = 32  # values that share a scale
 Q4_0_BYTES = 18  # a float16 scale and 32 half bytes
 SCALE = np.float16(0.002)
-CONVERTED_KEYS = {"quantization_bit": 4}  # what makes config.json one of a converted folder
 RANDOM_ROWS = 512  # repeated downwards: nobody's speed depends on what the weights are
 
 
@@ -125,8 +124,7 @@ def write_converted(folder: Path, shape: Shape, *, group: int) -> None:
         "rope_ratio": 16,
         "rope_mode": "interpolate",
         "tokenizer_kind": "chatml",
-        **CONVERTED_KEYS,
-        "quantization_group": group,
+        "quantization": {"bits": 4, "group": group, "embedding_bits": 4},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 

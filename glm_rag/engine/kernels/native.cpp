@@ -81,10 +81,10 @@ namespace {
 // ------------------------------------------------------------ activations
 
 struct Activations {
-  int rows, columns, act;
+  int rows, columns, act, group;
   const int8_t* q;         // [rows, columns]
   const float* scales;     // [rows, columns / act]
-  const int32_t* offsets;  // [rows, columns / UNIT], sums of q
+  const int32_t* offsets;  // [rows, columns / group], -z * sum of q: what unsigned weights add
 };
 
 struct ActivationBuffer {
@@ -99,42 +99,43 @@ int act_columns(int columns, int group) {
   return group;
 }
 
-void quantize_row(const float* x, int columns, int act, int8_t* q, float* scales, int32_t* sums) {
-  for (int first = 0; first < columns; first += act) {
+void quantize_row(const float* x, const Matrix& w, int act, int8_t* q, float* scales,
+                  int32_t* offsets) {
+  const int zero = 1 << (w.bits - 1);
+  for (int first = 0; first < w.columns; first += act) {
     F top = set1(0.0f);
     for (int i = 0; i < act; i += LANES) top = max(top, abs(load(x + first + i)));
     float peak = largest(top);
-    scales[first / act] = peak / 127;
+    *scales++ = peak / 127;
     F inverse = set1(peak > 0 ? 127 / peak : 0.0f);
-    for (int i = 0; i < act; i += UNIT) {
-      I low = round_to_int(load(x + first + i) * inverse);
-      I high = round_to_int(load(x + first + i + LANES) * inverse);
-      store_int8(q + first + i, low);
-      store_int8(q + first + i + LANES, high);
-      sums[(first + i) / UNIT] = sum(low + high);
+    for (int group = first; group < first + act; group += w.group) {
+      I sums = set1(0);
+      for (int i = group; i < group + w.group; i += LANES) {
+        I rounded = round_to_int(load(x + i) * inverse);
+        store_int8(q + i, rounded);
+        sums = sums + rounded;
+      }
+      *offsets++ = -zero * sum(sums);
     }
   }
 }
 
-// Quantize rows that `row(m, buffer)` makes; it returns where the floats of row m are.
+// Quantize rows for a product with w; `row(m, buffer)` returns where the floats of row m are.
 template <class Row>
-Activations quantize(int rows, int columns, int group, const Row& row) {
-  Activations a{rows, columns, act_columns(columns, group), nullptr, nullptr, nullptr};
-  int acts = columns / a.act, units = columns / UNIT;
+Activations quantize(int rows, const Matrix& w, const Row& row) {
+  const int columns = w.columns, act = act_columns(columns, w.group);
+  const int acts = columns / act, groups = columns / w.group;
   int8_t* q = scratch(activation_buffer.q, size_t(rows) * columns);
   float* scales = scratch(activation_buffer.scales, size_t(rows) * acts);
-  int32_t* sums = scratch(activation_buffer.offsets, size_t(rows) * units);
+  int32_t* offsets = scratch(activation_buffer.offsets, size_t(rows) * groups);
   parallel(rows, 4, [&](int first, int last) {
     static thread_local std::vector<float> buffer;
     float* own = scratch(buffer, columns);
     for (int m = first; m < last; m++)
-      quantize_row(row(m, own), columns, a.act, q + size_t(m) * columns, scales + size_t(m) * acts,
-                   sums + size_t(m) * units);
+      quantize_row(row(m, own), w, act, q + size_t(m) * columns, scales + size_t(m) * acts,
+                   offsets + size_t(m) * groups);
   });
-  a.q = q;
-  a.scales = scales;
-  a.offsets = sums;
-  return a;
+  return {rows, columns, act, w.group, q, scales, offsets};
 }
 
 // Root mean square norm in float32 (arXiv 1910.07467).
@@ -166,88 +167,106 @@ struct Weights {
   size_t block_scales;
 };
 
-// A tile of MR rows and NB blocks of 16 channels over `columns` columns from `first` on.
+// Adds the products of one unit of columns; q points to the unit in the first row.
 template <int MR, int NB, int BITS, bool NIBBLES>
-INLINE void tile(const Weights& w, const Activations& a, int m, int first, int columns, int group,
-                 bool add, float* out, size_t out_stride) {
-  constexpr int ZERO = BITS == 4 ? 8 : 128;
-  const int units = group / UNIT, unit_bytes = UNIT * LANES / (NIBBLES ? 2 : 1);
-  const size_t acts = a.columns / a.act, all_units = a.columns / UNIT;
+INLINE void add_unit(const uint8_t* bytes, size_t block_bytes, const int8_t* q, size_t columns,
+                     I (&sums)[MR][NB]) {
+  if (NIBBLES) {
+#pragma GCC unroll 4
+    for (int word = 0; word < UNIT / 8; word++) {
+      Bytes low[NB], high[NB];
+      for (int b = 0; b < NB; b++) {
+        const uint8_t* p = bytes + b * block_bytes + word * 64;
+        _mm_prefetch(reinterpret_cast<const char*>(p) + 2048, _MM_HINT_T0);
+        Bytes v = load_bytes(p);
+        low[b] = low_nibbles(v);
+        high[b] = high_nibbles(v);
+      }
+      for (int r = 0; r < MR; r++) {
+        int32_t first_four = load_i32(q + r * columns + word * 8);
+        int32_t next_four = load_i32(q + r * columns + word * 8 + 4);
+        for (int b = 0; b < NB; b++) {
+          sums[r][b] = dot<BITS>(sums[r][b], low[b], first_four);
+          sums[r][b] = dot<BITS>(sums[r][b], high[b], next_four);
+        }
+      }
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int quad = 0; quad < UNIT / 4; quad++) {
+      Bytes v[NB];
+      for (int b = 0; b < NB; b++) v[b] = load_bytes(bytes + b * block_bytes + quad * 64);
+      for (int r = 0; r < MR; r++) {
+        int32_t four = load_i32(q + r * columns + quad * 4);
+        for (int b = 0; b < NB; b++) sums[r][b] = dot<BITS>(sums[r][b], v[b], four);
+      }
+    }
+  }
+}
+
+// A tile of MR rows and NB blocks of 16 channels over `columns` columns from `first` on.
+template <int MR, int NB, int BITS, bool NIBBLES, int GROUP>
+INLINE void tile(const Weights& w, const Activations& a, int m, int first, int columns, bool add,
+                 float* out, size_t out_stride) {
+  constexpr int UNIT_BYTES = UNIT * LANES / (NIBBLES ? 2 : 1);
+  const size_t acts = a.columns / a.act, groups = a.columns / GROUP;
+  const int8_t* q = a.q + size_t(m) * a.columns + first;
+  const int32_t* offsets = a.offsets + m * groups + first / GROUP;
+  const float* act_scales = a.scales + m * acts + first / a.act;
+  const uint8_t* bytes = w.bytes;
+  const uint16_t* scales = w.scales;
+  const int groups_per_act = a.act / GROUP;
   F total[MR][NB];
   for (int r = 0; r < MR; r++)
     for (int b = 0; b < NB; b++)
       total[r][b] = add ? load(out + r * out_stride + b * LANES) : set1(0.0f);
-  const uint8_t* bytes = w.bytes;
-  const uint16_t* scales = w.scales;
-  for (int k = first; k < first + columns; k += a.act) {
+  for (int k = 0; k < columns; k += a.act) {
     F part[MR][NB];
     for (int r = 0; r < MR; r++)
       for (int b = 0; b < NB; b++) part[r][b] = set1(0.0f);
-    for (int kg = k; kg < k + a.act; kg += group, scales += LANES) {
+    for (int g = 0; g < groups_per_act; g++) {
       I sums[MR][NB];
-      for (int r = 0; r < MR; r++) {
-        int32_t offset = 0;
-        for (int u = 0; u < units; u++) offset += a.offsets[(m + r) * all_units + kg / UNIT + u];
-        for (int b = 0; b < NB; b++) sums[r][b] = set1(-ZERO * offset);
-      }
-      for (int u = 0; u < units; u++, bytes += unit_bytes) {
-        const int8_t* q = a.q + size_t(m) * a.columns + kg + u * UNIT;
-        if (NIBBLES) {
-#pragma GCC unroll 4
-          for (int word = 0; word < UNIT / 8; word++) {
-            Bytes low[NB], high[NB];
-            for (int b = 0; b < NB; b++) {
-              const uint8_t* p = bytes + b * w.block_bytes + word * 64;
-              _mm_prefetch(reinterpret_cast<const char*>(p) + 2048, _MM_HINT_T0);
-              Bytes v = load_bytes(p);
-              low[b] = low_nibbles(v);
-              high[b] = high_nibbles(v);
-            }
-            for (int r = 0; r < MR; r++) {
-              int32_t first_four = load_i32(q + size_t(r) * a.columns + word * 8);
-              int32_t next_four = load_i32(q + size_t(r) * a.columns + word * 8 + 4);
-              for (int b = 0; b < NB; b++) {
-                sums[r][b] = dot<BITS>(sums[r][b], low[b], first_four);
-                sums[r][b] = dot<BITS>(sums[r][b], high[b], next_four);
-              }
-            }
-          }
-        } else {
-#pragma GCC unroll 8
-          for (int quad = 0; quad < UNIT / 4; quad++) {
-            Bytes v[NB];
-            for (int b = 0; b < NB; b++) v[b] = load_bytes(bytes + b * w.block_bytes + quad * 64);
-            for (int r = 0; r < MR; r++) {
-              int32_t four = load_i32(q + size_t(r) * a.columns + quad * 4);
-              for (int b = 0; b < NB; b++) sums[r][b] = dot<BITS>(sums[r][b], v[b], four);
-            }
-          }
-        }
-      }
+      for (int r = 0; r < MR; r++)
+        for (int b = 0; b < NB; b++) sums[r][b] = set1(offsets[r * groups]);
+      for (int u = 0; u < GROUP / UNIT; u++, bytes += UNIT_BYTES, q += UNIT)
+        add_unit<MR, NB, BITS, NIBBLES>(bytes, w.block_bytes, q, a.columns, sums);
       for (int b = 0; b < NB; b++) {
         F scale = load_half(scales + b * w.block_scales);
         for (int r = 0; r < MR; r++) part[r][b] = fma(to_float(sums[r][b]), scale, part[r][b]);
       }
+      scales += LANES;
+      offsets++;
     }
     for (int r = 0; r < MR; r++) {
-      F scale = set1(a.scales[(m + r) * acts + k / a.act]);
+      F scale = set1(act_scales[r * acts]);
       for (int b = 0; b < NB; b++) total[r][b] = fma(part[r][b], scale, total[r][b]);
     }
+    act_scales++;
   }
   for (int r = 0; r < MR; r++)
     for (int b = 0; b < NB; b++) store(out + r * out_stride + b * LANES, total[r][b]);
 }
 
-template <int NB, int BITS, bool NIBBLES>
-void all_rows(const Weights& w, const Activations& a, int first, int columns, int group, bool add,
-              float* out, size_t stride) {
+template <int NB, int BITS, bool NIBBLES, int GROUP>
+void rows_of_group(const Weights& w, const Activations& a, int first, int columns, bool add,
+                   float* out, size_t stride) {
   int m = 0;
   for (; m + TILE_ROWS <= a.rows; m += TILE_ROWS)
-    tile<TILE_ROWS, NB, BITS, NIBBLES>(w, a, m, first, columns, group, add, out + m * stride, stride);
+    tile<TILE_ROWS, NB, BITS, NIBBLES, GROUP>(w, a, m, first, columns, add, out + m * stride,
+                                              stride);
   for (; m + 2 <= a.rows; m += 2)
-    tile<2, NB, BITS, NIBBLES>(w, a, m, first, columns, group, add, out + m * stride, stride);
+    tile<2, NB, BITS, NIBBLES, GROUP>(w, a, m, first, columns, add, out + m * stride, stride);
   for (; m < a.rows; m++)
-    tile<1, NB, BITS, NIBBLES>(w, a, m, first, columns, group, add, out + m * stride, stride);
+    tile<1, NB, BITS, NIBBLES, GROUP>(w, a, m, first, columns, add, out + m * stride, stride);
+}
+
+template <int NB, int BITS, bool NIBBLES>
+void all_rows(const Weights& w, const Activations& a, int first, int columns, bool add, float* out,
+              size_t stride) {
+  if (a.group == 32)
+    rows_of_group<NB, BITS, NIBBLES, 32>(w, a, first, columns, add, out, stride);
+  else
+    rows_of_group<NB, BITS, NIBBLES, 128>(w, a, first, columns, add, out, stride);
 }
 
 // Channels of `NB` blocks from `block` on, the weights read as they are stored.
@@ -257,7 +276,7 @@ void stored_blocks(const Matrix& w, const Activations& a, int block, bool add, f
   size_t block_scales = size_t(w.columns) / w.group * LANES;
   Weights view{w.packed + block * block_bytes, block_bytes, w.scales + block * block_scales,
                block_scales};
-  all_rows<NB, BITS, BITS == 4>(view, a, 0, w.columns, w.group, add, out + block * LANES, w.rows);
+  all_rows<NB, BITS, BITS == 4>(view, a, 0, w.columns, add, out + block * LANES, w.rows);
 }
 
 // The same for int4 with many rows: unpack once, then use it for all of them.
@@ -281,8 +300,7 @@ void unpacked_blocks(const Matrix& w, const Activations& a, int block, bool add,
     }
     const uint16_t* scales = w.scales + block * block_scales + size_t(first) / w.group * LANES;
     Weights view{unpacked, size_t(depth) * LANES, scales, block_scales};
-    all_rows<NB, 4, false>(view, a, first, columns, w.group, add || first, out + block * LANES,
-                           w.rows);
+    all_rows<NB, 4, false>(view, a, first, columns, add || first, out + block * LANES, w.rows);
   }
 }
 
@@ -590,8 +608,7 @@ void glm_set_threads(int threads) {
 // out [rows, w.rows] = x [rows, w.columns] w^T + bias.
 void glm_linear(const Matrix* w, const float* x, int32_t rows, float* out) {
   std::lock_guard<std::mutex> guard(engine_lock);
-  Activations a = quantize(rows, w->columns, w->group,
-                           [&](int m, float*) { return x + size_t(m) * w->columns; });
+  Activations a = quantize(rows, *w, [&](int m, float*) { return x + size_t(m) * w->columns; });
   multiply(*w, a, false, out);
 }
 
@@ -611,15 +628,15 @@ void glm_block(const Block* block, const Cache* cache, const float* cos_sin, flo
       return rms_norm(x + size_t(m) * hidden, weight, block->epsilon, hidden, own);
     };
   };
-  multiply(in, quantize(tokens, hidden, in.group, normed(block->input_norm)), false, qkv);
+  multiply(in, quantize(tokens, in, normed(block->input_norm)), false, qkv);
   rotate_and_store(*block, *cache, cos_sin, tokens, qkv);
   attend(*block, *cache, qkv, tokens, context);
   auto context_row = [&](int m, float*) { return context + size_t(m) * dense.columns; };
-  multiply(dense, quantize(tokens, dense.columns, dense.group, context_row), true, x);
-  multiply(up, quantize(tokens, hidden, up.group, normed(block->post_norm)), false, inner);
+  multiply(dense, quantize(tokens, dense, context_row), true, x);
+  multiply(up, quantize(tokens, up, normed(block->post_norm)), false, inner);
   auto gated_row = [&](int m, float* own) {
     return gated(inner + size_t(m) * up.rows, down.columns, own);
   };
-  multiply(down, quantize(tokens, down.columns, down.group, gated_row), true, x);
+  multiply(down, quantize(tokens, down, gated_row), true, x);
 }
 }
