@@ -70,6 +70,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
         yield _package(subject, package, extra)
     yield faiss_finding([dist.metadata["Name"] or "" for dist in distributions()])
     yield _device(settings)
+    yield _kernels(settings)
     yield _model(settings)
     yield _home(settings.home)
 
@@ -105,6 +106,44 @@ def _device(settings: Settings) -> Finding:
     if wanted.startswith("cuda"):
         return Finding("device", "error", f"{wanted} is configured, but torch sees no CUDA device")
     return Finding("device", "ok", f"CPU, {capability}, {torch.get_num_threads()} threads")
+
+
+def _kernels(settings: Settings) -> Finding:
+    """Which code multiplies quantized weights here, and what attention uses on CUDA."""
+    try:
+        from glm_rag.engine.kernels.backend import choose_backend
+        from glm_rag.engine.placement import choose_device
+
+        device = choose_device(settings.model.device)
+        backend = choose_backend(device)
+    except ImportError:
+        return Finding("kernels", "warning", "unknown without torch")
+    except Exception as error:  # noqa: BLE001 - a report must not end in a traceback
+        return Finding("kernels", "error", f"{type(error).__name__}: {error}")
+    status: Literal["ok", "warning"] = "warning" if backend.name == "torch" else "ok"
+    facts = [f"{backend.name}: {backend.reason}"]
+    facts.append(_flash() if device.type == "cuda" else _compiler())
+    return Finding("kernels", status, "; ".join(facts))
+
+
+def _compiler() -> str:
+    from glm_rag.engine.kernels import native
+    from glm_rag.errors import ModelError
+
+    try:
+        return f"C++ compiler: {native.compiler()}"
+    except ModelError:
+        return "no C++ compiler"
+
+
+def _flash() -> str:
+    import torch
+
+    has = "with" if torch.backends.cuda.is_flash_attention_available() else "without"
+    try:
+        return f"torch {has} flash attention, flash_attn {version('flash-attn')}"
+    except PackageNotFoundError:
+        return f"torch {has} flash attention, flash_attn not installed"
 
 
 def _model(settings: Settings) -> Finding:

@@ -102,7 +102,9 @@ def attend_int8(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor
     by_group = unflatten(queries, 2, (groups, -1)).permute(0, 2, 3, 1, 4)  # [B, G, M, S, D]
     rows = by_group.flatten(2, 3).float() / queries.shape[-1] ** 0.5  # [B, G, M*S, D]
     if mask is None and num_new > 1:
-        mask = torch.ones(1, num_new, num_new, dtype=torch.bool, device=rows.device).tril()
+        total_columns = view.keys.shape[2]
+        mask = torch.ones(1, num_new, total_columns, dtype=torch.bool, device=rows.device)
+        mask = mask.tril(total_columns - num_new)
     lowest = torch.finfo(torch.float32).min
     peak = rows.new_full((*rows.shape[:-1], 1), lowest)
     total, context = torch.zeros_like(peak), torch.zeros_like(rows)

@@ -53,3 +53,37 @@ def test_a_configured_device_that_is_absent_is_an_error(monkeypatch):
     code, rows = findings()
     assert code == 1
     assert "no CUDA device" in rows["device"]["detail"]
+
+
+def test_kernels_name_the_backend_its_reason_and_the_compiler(monkeypatch):
+    monkeypatch.setenv("GLM_RAG_MODEL__DEVICE", "cpu")
+    row = findings()[1]["kernels"]
+    assert row["detail"].startswith(("native-avx512: ", "native-avx2: ", "torch: "))
+    assert row["status"] == ("warning" if row["detail"].startswith("torch") else "ok")
+    assert "compiler" in row["detail"]
+
+
+def test_a_backend_that_breaks_in_an_unforeseen_way_is_reported_and_not_raised(monkeypatch):
+    def broken(device):
+        raise RuntimeError("driver gone")
+
+    monkeypatch.setattr("glm_rag.engine.kernels.backend.choose_backend", broken)
+    code, rows = findings()
+    assert code == 1
+    assert rows["kernels"]["detail"] == "RuntimeError: driver gone"
+
+
+def test_on_cuda_the_report_tells_of_flash_attention(monkeypatch):
+    import torch
+
+    from glm_rag.engine.kernels import backend
+
+    found = backend.Backend("triton", "fused", lambda x, weight: x)
+    monkeypatch.setattr(
+        "glm_rag.engine.placement.choose_device", lambda asked: torch.device("cuda")
+    )
+    monkeypatch.setattr(backend, "choose_backend", lambda device: found)
+    row = findings()[1]["kernels"]
+    assert row["status"] == "ok"
+    assert "triton: fused; torch with" in row["detail"]
+    assert "flash_attn not installed" in row["detail"]

@@ -117,7 +117,7 @@ class OfficialKernels:
             module = LazyKernelCModule(code)
             names = {4: "int4WeightExtractionHalf", 8: "int8WeightExtractionHalf"}
             self._extract = {bits: KernelFunction(module, name) for bits, name in names.items()}
-        except Exception as error:
+        except Exception as error:  # driver, runtime or setuptools
             raise ModelError(f"cpm_kernels cannot load the kernels: {error}") from error
         self._official: Any = WeakTensorKeyDictionary()
 
@@ -138,7 +138,7 @@ class OfficialKernels:
         threads = min(-(-columns // 32) * 32, _MAX_THREADS)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (packed, scales, out)]
         arguments = [*pointers, ctypes.c_int32(rows), ctypes.c_int32(columns)]
-        with torch.cuda.device_of(packed):
+        with torch.cuda.device_of(packed):  # type: ignore[no-untyped-call]
             self._extract[bits](
                 (rows, 1, 1), (threads, 1, 1), 0, ctypes.c_void_p(stream), arguments
             )
@@ -154,6 +154,6 @@ def to_official(weight: QuantizedTensor) -> tuple[Tensor, Tensor]:
     if not bool((scales == scales[:, :1]).all()):
         return values.new_empty(0), scales.new_empty(0)
     if weight.bits == 4:
-        pairs = values.unflatten(1, (-1, 2))
+        pairs = values.view(len(values), -1, 2)
         values = pairs[..., 0] << 4 | pairs[..., 1] & 15  # the even column in the high nibble
     return values.contiguous(), scales[:, 0].contiguous()

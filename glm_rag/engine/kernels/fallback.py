@@ -17,7 +17,7 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
     dtype = x.dtype if x.is_cuda else torch.float32
     inputs = x.to(dtype)
     blocks = max(1, _VALUES_AT_ONCE[x.device.type] // (LANES * weight.columns))
-    parts = zip(weight.packed.split(blocks), weight.scales.split(blocks), strict=True)
+    parts = zip(torch.split(weight.packed, blocks), torch.split(weight.scales, blocks), strict=True)
     products = [inputs @ _expand(*part, weight, dtype).T for part in parts]
     return torch.cat(products, dim=1)[:, : weight.rows].to(x.dtype)
 

@@ -2,8 +2,9 @@
 
 Reads the layout of `glm_rag.engine.quantize` as words of 32 bits: one word holds 8 (int4) or 4
 (int8) columns of one output channel, and the words of 16 channels lie side by side, so a warp
-reads whole cache lines. Sums are float32. Proven by Triton's interpreter on a CPU and by compiling
-for sm_75 to sm_90; the tile sizes were never tuned on a device.
+reads whole cache lines. Sums are float32. Tested on a CPU alone: its numbers by the interpreter
+(but for bfloat16 in the tensor-core branch, which it gets wrong), and by compiling for sm_75 to
+sm_90. It never ran on a GPU, and its tile sizes were never tuned.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glm_rag.engine.quantize import LANES, QuantizedTensor
+from glm_rag.engine.quantize import QuantizedTensor
 
 # Up to here a product is bound by reading the weights: multiply and add, without tensor cores.
 FEW_ROWS = 4
@@ -35,7 +36,7 @@ def _unpack(words, BITS: tl.constexpr):  # noqa: ANN001, ANN202 - Triton reads t
 
 
 @triton.jit
-def linear_kernel(
+def linear_kernel(  # noqa: ANN201
     x_ptr,  # noqa: ANN001 - [M, K]
     words_ptr,  # noqa: ANN001 - int32 [N / 16, K / columns of a word, 16]
     scales_ptr,  # noqa: ANN001 - float16 [N / 16, K / GROUP, 16]
@@ -101,8 +102,7 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
     sizes = tiles(num_rows)
     grid = (triton.cdiv(weight.rows, sizes["TILE_N"]), triton.cdiv(num_rows, sizes["TILE_M"]))
     words = weight.packed.view(torch.int32)  # [N / 16, words, 16]
-    assert words.shape[-1] == LANES
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         linear_kernel[grid](
             x.contiguous(), words, weight.scales, out, num_rows, weight.rows, columns,
             BITS=weight.bits, GROUP=weight.group, **sizes,

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 
-from glm_rag.engine.attention import attend, attend_expanded, attend_folded, attend_grouped
+from glm_rag.engine import attention
+from glm_rag.engine.attention import (
+    attend,
+    attend_causal,
+    attend_expanded,
+    attend_folded,
+    attend_grouped,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -59,3 +69,49 @@ def test_few_and_many_rows_agree(new):
     mask = torch.ones(1, new, 300, dtype=torch.bool).tril(300 - new)
     expected = naive(queries, keys, values, mask).flatten(2)
     torch.testing.assert_close(attend(queries, keys, values, mask), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("new", "total"), [(2, 20), (9, 33), (40, 40), (200, 300)])
+def test_new_tokens_without_a_mask_are_the_last_of_all(new, total):
+    queries, keys, values = inputs(2, new, total, capacity=300)
+    mask = torch.ones(1, new, total, dtype=torch.bool).tril(total - new)
+    expected = naive(queries, keys, values, mask)
+    torch.testing.assert_close(attend_causal(queries, keys, values), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        attend(queries, keys, values, None), expected.flatten(2), atol=1e-5, rtol=0
+    )
+
+
+def test_flash_attn_gets_tokens_before_heads_and_a_causal_rule(monkeypatch):
+    seen = {}
+
+    def flash_attn_func(q, k, v, *, causal):
+        seen.update(q=q.shape, k=k.shape, v=v.shape, causal=causal)
+        mask = torch.ones(1, 4, 20, dtype=torch.bool).tril(16)
+        return naive(q, k.transpose(1, 2), v.transpose(1, 2), mask)
+
+    monkeypatch.setattr(attention, "flash_attention", lambda device, dtype: flash_attn_func)
+    queries, keys, values = inputs(3, 4, 20)
+    context = attend(queries, keys, values, None)
+    assert seen == {"q": (3, 4, 6, 8), "k": (3, 20, 2, 8), "v": (3, 20, 2, 8), "causal": True}
+    monkeypatch.undo()
+    torch.testing.assert_close(context, attend(queries, keys, values, None), atol=1e-5, rtol=0)
+
+
+def test_flash_attn_is_for_16_bits_on_recent_devices_where_it_can_be_imported(monkeypatch):
+    fake = types.ModuleType("flash_attn")
+    fake.flash_attn_func = print
+    monkeypatch.setitem(sys.modules, "flash_attn", fake)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    attention._flash_attn_func.cache_clear()
+    cuda = torch.device("cuda")
+    assert attention.flash_attention(cuda, torch.bfloat16) is print
+    assert attention.flash_attention(cuda, torch.float32) is None
+    assert attention.flash_attention(torch.device("cpu"), torch.bfloat16) is None
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    assert attention.flash_attention(cuda, torch.float16) is None
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    attention._flash_attn_func.cache_clear()
+    assert attention.flash_attention(cuda, torch.float16) is None
+    attention._flash_attn_func.cache_clear()

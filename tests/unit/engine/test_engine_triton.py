@@ -1,0 +1,46 @@
+"""The Triton kernel: numbers by its interpreter, and machine code for devices that are absent."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason='triton is not installed: pip install "glm-rag[gpu]"',
+)
+CASES = Path(__file__).with_name("triton_cases.py")
+
+
+def run(what, **environment):
+    """Triton reads TRITON_INTERPRET when it is imported: a process of its own."""
+    variables = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    done = subprocess.run(
+        [sys.executable, str(CASES), what], env=variables, capture_output=True, text=True,
+        timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_interpreted_products_equal_the_dequantized_ones_in_every_shape():
+    bounds = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
+    errors = run("products", TRITON_INTERPRET="1")
+    assert len(errors) > 40
+    wrong = {
+        name: error for name, error in errors.items() if not error < bounds[name.split("-")[-2]]
+    }
+    assert not wrong
+
+
+def test_the_kernel_compiles_for_devices_of_three_generations(tmp_path):
+    sizes = run("compile", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(sizes) == 12
+    assert all(size > 1000 for size in sizes.values())
