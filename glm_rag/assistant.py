@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from glm_rag.answer_run import AnswerRun
 from glm_rag.config import PackingSettings, RetrievalSettings
-from glm_rag.conversation import history_turns, recent_turns, search_question
+from glm_rag.conversation import answered_turns, history_turns, recent_turns, search_question
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.errors import ConfigError, ContextWindowError
 from glm_rag.grounding import REFUSAL_SENTENCE, judge
@@ -62,8 +62,9 @@ class Assistant:
 
         Args:
             question: in Chinese or English.
-            history: the previous `Answer`, (role, text) pairs, turns or messages. Old turns
-                are left out where they would take more than their share of the window.
+            history: the previous `Answer`, (role, text) pairs, turns or messages. The model
+                reads no declined questions of it, and no old turns that would take more than
+                their share of the window.
 
         Yields:
             Pieces of text; the last delta has no text and carries the `Answer`.
@@ -146,7 +147,9 @@ class Assistant:
             )
         share = min(int(self.packing.history_share * run.window), room // 2)
         run.history = tuple(
-            recent_turns(turns, lambda end: self._count(run, "", end) - alone <= share)
+            recent_turns(
+                answered_turns(turns), lambda end: self._count(run, "", end) - alone <= share
+            )
         )
         return run
 

@@ -168,8 +168,8 @@ def show_stream(deltas: Iterator[AnswerDelta]) -> Answer:
 def show_sources(answer: Answer) -> None:
     """Print the citations of an answer, or why there are none."""
     if answer.abstained:
-        for hit in answer.nearest[:3]:
-            console.print(Text(f"  nearest: {_place(hit.document.metadata)}", style="dim"))
+        for place in dict.fromkeys(_place(hit.document.metadata) for hit in answer.nearest):
+            console.print(Text(f"  nearest: {place}", style="dim"))
         return
     if not answer.citations:
         console.print("No sentence of the answer could be matched to a source.", style="yellow")

@@ -35,7 +35,7 @@ def test_abstaining_can_be_turned_off():
 
 
 def test_a_refusal_names_the_nearest_documents_once():
-    nearest = [found(title="Handbook", page=3), found(title="Handbook", page=3), found(source="b")]
+    nearest = [found(title="Handbook", page=3), found(title="Handbook", page=9), found(source="b")]
     assert "“Handbook” (page 3), “b”." in refusal("en", nearest)
     assert "《Handbook》第 3 页、《b》。" in refusal("zh", nearest)
     assert refusal("en", []) != refusal("zh", [])
@@ -49,6 +49,8 @@ def test_a_refusal_names_the_nearest_documents_once():
         "The passage does not provide any information about the canteen.",
         "资料中未提及这个问题。",
         f"{REFUSAL_SENTENCE['zh']}请换一个问题。",
+        *(refusal(language, nearest) for language in ("en", "zh") for nearest in ([], [found()])),
+        "I found nothing about this in the documents. See the canteen guide.",
     ],
 )
 def test_the_refusal_sentence_is_recognised(said):
