@@ -97,7 +97,7 @@ class AnswerRun:
             citations = (
                 ()
                 if self.reason
-                else align(self.text, self.context.passages, question=self.question)
+                else align(self.text, self.context.passages, question=self.search_question)
             )
         self.timings["total"] = time.perf_counter() - self.started
         reply = ChatTurn("assistant", self.text, self.token_ids)
