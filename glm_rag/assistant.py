@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from glm_rag.answer_run import AnswerRun
 from glm_rag.config import PackingSettings, RetrievalSettings
-from glm_rag.conversation import answered_turns, history_turns, recent_turns, search_question
+from glm_rag.conversation import history_turns, recent_turns, search_question
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.errors import ConfigError, ContextWindowError
-from glm_rag.grounding import REFUSAL_SENTENCE, judge
+from glm_rag.grounding import REFUSAL_SENTENCE, answered_turns, judge
 from glm_rag.messages import to_messages
 from glm_rag.packing import pack
 from glm_rag.prompting import build_turns, render_passages

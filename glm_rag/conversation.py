@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import convert_to_messages
 
 from glm_rag.errors import ConfigError
-from glm_rag.grounding import is_refusal
 from glm_rag.messages import to_turns
 from glm_rag.text import query_terms
 from glm_rag.types import Answer, ChatTurn
@@ -69,20 +68,6 @@ def _as_turns(history: object) -> list[ChatTurn]:
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"history must be {_ACCEPTED}: {reason}") from error
-
-
-def answered_turns(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
-    """A conversation without the questions that were declined.
-
-    A model that reads its own refusals repeats them, and invents the documents they name.
-    """
-    kept: list[ChatTurn] = []
-    for turn in turns:
-        if turn.role != "assistant" or not is_refusal(turn.text):
-            kept.append(turn)
-        elif kept and kept[-1].role == "user":
-            kept.pop()
-    return kept
 
 
 def recent_turns(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glm_rag.text import fold, sentence_spans
-from glm_rag.types import Language
+from glm_rag.types import ChatTurn, Language
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -88,6 +88,20 @@ def is_refusal(text: str) -> bool:
     if any(said.startswith(_letters(_FIRST_SENTENCE.split(text)[0])) for text in beginnings):
         return True
     return len(sentence_spans(text)) == 1 and _OTHER_REFUSAL.match(text.strip()) is not None
+
+
+def answered_turns(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
+    """A conversation without the questions that were declined.
+
+    A model that reads its own refusals repeats them, and invents the documents they name.
+    """
+    kept: list[ChatTurn] = []
+    for turn in turns:
+        if turn.role != "assistant" or not is_refusal(turn.text):
+            kept.append(turn)
+        elif kept and kept[-1].role == "user":
+            kept.pop()
+    return kept
 
 
 def _title(document: Document) -> str:

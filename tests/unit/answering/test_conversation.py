@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from glm_rag.conversation import (
-    answered_turns,
-    history_turns,
-    leans_on_history,
-    recent_turns,
-    search_question,
-)
+from glm_rag.conversation import history_turns, leans_on_history, recent_turns, search_question
 from glm_rag.errors import ConfigError
-from glm_rag.grounding import refusal
 from glm_rag.types import Answer, ChatTurn, PackedContext, Usage
 
 TURNS = [ChatTurn("user", "How long is parental leave?"), ChatTurn("assistant", "26 weeks.")]
@@ -71,15 +64,6 @@ def test_history_is_cut_at_whole_turns_and_keeps_the_newest():
     assert recent_turns(turns, fits) == turns[2:]
     assert recent_turns(turns, lambda end: True) == turns
     assert recent_turns(turns, lambda end: False) == []
-
-
-def test_declined_questions_are_no_part_of_what_the_model_reads():
-    declined = [
-        ChatTurn("user", "What is the capital of France?"),
-        ChatTurn("assistant", refusal("en", [])),
-    ]
-    assert answered_turns([*declined, *TURNS, *declined]) == TURNS
-    assert answered_turns(declined[1:]) == []
 
 
 @pytest.mark.parametrize(

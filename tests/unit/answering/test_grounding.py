@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from langchain_core.documents import Document
 
-from glm_rag.grounding import REFUSAL_SENTENCE, is_refusal, judge, refusal
+from glm_rag.grounding import REFUSAL_SENTENCE, answered_turns, is_refusal, judge, refusal
+from glm_rag.types import ChatTurn
 
 
 def found(evidence: float | None = None, **metadata) -> Document:
@@ -68,3 +69,10 @@ def test_the_refusal_sentence_is_recognised(said):
 )
 def test_an_answer_is_no_refusal(said):
     assert not is_refusal(said)
+
+
+def test_declined_questions_are_no_part_of_what_the_model_reads():
+    answered = [ChatTurn("user", "How long?"), ChatTurn("assistant", "26 weeks.")]
+    declined = [ChatTurn("user", "Which capital?"), ChatTurn("assistant", refusal("en", []))]
+    assert answered_turns([*declined, *answered, *declined]) == answered
+    assert answered_turns(declined[1:]) == []
