@@ -338,6 +338,11 @@ class Answer:
     nearest: tuple[ScoredDocument, ...] = ()
     search_question: str = ""
 
+    @property
+    def supported(self) -> bool:
+        """Whether at least one sentence of the text stands in the documents."""
+        return bool(self.citations)
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerDelta:

@@ -96,6 +96,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "No sentence of this answer could be matched to a document.",
         "这个回答中没有任何一句能与文档对应，请谨慎采用。",
     ),
+    "unread": (
+        "This model reads English only: do not trust what it says about a Chinese question.",
+        "当前模型只懂英文，请勿采信它对中文问题的回答；中文提问请换用 chatglm2-6b-32k。",
+    ),
     "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
     "cut": ("The answer reached its length limit.", "回答已达到长度上限。"),
     "fig_first": ("first word after {s} s", "首字 {s} 秒"),
