@@ -184,7 +184,11 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeBaseInfo:
-    """Totals of a knowledge base."""
+    """Totals of a knowledge base.
+
+    `error` says why it cannot be opened, in one line, and is empty otherwise; the totals are
+    then 0.
+    """
 
     name: str
     path: str
@@ -195,6 +199,7 @@ class KnowledgeBaseInfo:
     dimension: int
     size_bytes: int
     languages: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,11 @@ class IngestProgress:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion run did, in documents."""
+    """What one ingestion run did, in documents.
+
+    `num_failed_before` counts those that failed in an earlier run and have not changed since, so
+    they were not read again; they are in neither `num_skipped` nor `failures`.
+    """
 
     num_added: int = 0
     num_updated: int = 0
@@ -247,6 +256,7 @@ class IngestReport:
     num_chunks: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    num_failed_before: int = 0
 
 
 # ---------------------------------------------------------------- answers
