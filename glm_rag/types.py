@@ -244,8 +244,8 @@ class IngestProgress:
 class IngestReport:
     """What one ingestion run did, in documents.
 
-    `num_failed_before` counts those that failed in an earlier run and have not changed since, so
-    they were not read again; they are in neither `num_skipped` nor `failures`.
+    `num_skipped` counts what has not changed and was not read again; `num_failed_before` says how
+    many of those failed in an earlier run. They are not in `failures`.
     """
 
     num_added: int = 0

@@ -76,6 +76,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "report_added": ("{n} added", "新增 {n} 份"),
     "report_updated": ("{n} updated", "更新 {n} 份"),
     "report_skipped": ("{n} unchanged", "{n} 份未变"),
+    "report_failed_before": ("{n} not readable as before", "{n} 份仍无法读取"),
     "report_failed": ("{n} not readable", "{n} 份无法读取"),
     "report_nothing": ("Nothing to add", "没有可添加的内容"),
     "waiting": ("Reading the documents", "正在查阅文档"),
