@@ -43,7 +43,9 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_(config: ConfigOption = None, json: JsonOption = False) -> None:
-    """List the knowledge bases; one that cannot be opened is listed with the reason.
+    """List the knowledge bases.
+
+    One that cannot be opened is listed with the reason.
 
     Example: glm-rag kb list
     """
@@ -234,7 +236,9 @@ def _match_source(wanted: str, found: list[DocumentInfo], kb: str) -> str:
 def delete(
     name: Name, yes: YesOption = False, config: ConfigOption = None, json: JsonOption = False
 ) -> None:
-    """Delete a whole knowledge base, also a damaged one; the files it was made from stay.
+    """Delete a whole knowledge base; the files it was made from are not touched.
+
+    A damaged one can be deleted too.
 
     Example: glm-rag kb delete handbook
     """
