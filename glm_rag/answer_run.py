@@ -107,7 +107,7 @@ class AnswerRun:
             citations = (
                 ()
                 if self.reason
-                else align(self.text, self.context.passages, question=self.question)
+                else align(self.text, self.context.passages, question=self.search_question)
             )
         self.timings["total"] = time.perf_counter() - self.started
         asked = ChatTurn("user", self.question, prompt=self.prompt, passages=self.added)

@@ -16,7 +16,7 @@ from glm_rag.conversation import history_turns, recent_turns, search_question
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.engine.loop_guard import TextLoopGuard
 from glm_rag.errors import ConfigError, ContextWindowError
-from glm_rag.grounding import REFUSAL_SENTENCE, judge
+from glm_rag.grounding import REFUSAL_SENTENCE, answered_turns, judge
 from glm_rag.messages import to_messages
 from glm_rag.packing import pack
 from glm_rag.prompting import build_turns, render_passages
@@ -68,8 +68,9 @@ class Assistant:
             question: in Chinese or English.
             history: the previous `Answer`, (role, text) pairs, turns or messages. After an
                 `Answer` the prompt goes on where it ended, passages included, and passages that
-                it shows are not repeated. Old turns lose their passages or are left out where
-                they would take more than their share of the window.
+                it shows are not repeated. The model reads no declined questions. Old turns lose
+                their passages or are left out where they would take more than their share of
+                the window.
 
         Yields:
             Pieces of text; the last delta has no text and carries the `Answer`. An answer that
@@ -155,7 +156,9 @@ class Assistant:
             )
         share = min(int(self.packing.history_share * run.window), room // 2)
         run.history = tuple(
-            recent_turns(turns, lambda kept: self._count(run, "", kept) - alone, share)
+            recent_turns(
+                answered_turns(turns), lambda kept: self._count(run, "", kept) - alone, share
+            )
         )
         return run
 

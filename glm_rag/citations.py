@@ -29,8 +29,10 @@ _MIN_COVERAGE: dict[Language, float] = {"en": 0.6, "zh": 0.5}
 _MIN_NEW_COVERAGE = 0.5
 _MIN_TERMS = 3
 # A sentence with fewer informative terms says too little by itself: it has to add to the
-# question, and its source has to share a word with the question.
+# question, and its source has to share a word with the question. One that stands in the source
+# as a whole says enough from this weight on, whatever was asked.
 _SHORT_ANSWER = 4
+_MIN_WHOLE_WEIGHT = 4.0
 
 _MARK = re.compile(r"\[(\d{1,3}(?:\s*[,，、]\s*\d{1,3})*)\]")
 _BULLET = re.compile(r"\s*(?:\d{1,2}[.)、]\s+|[-*+•]\s+)")
@@ -127,10 +129,11 @@ def _support(
         return None
     if not claim.names <= window.known:
         return None
-    if len(claim.terms) < _SHORT_ANSWER and asked and not _to_the_point(claim, window, asked):
-        return None
     run_weight, run_share = longest_run(claim.words, window.content.words)
     whole = run_share == 1.0
+    is_short = len(claim.terms) < _SHORT_ANSWER and not (whole and run_weight >= _MIN_WHOLE_WEIGHT)
+    if is_short and asked and not _to_the_point(claim, window, asked):
+        return None
     if not whole and claim.num_negations != window.content.num_negations:
         return None
     covered = claim.terms & (window.content.terms | window.heading)

@@ -276,8 +276,11 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], *, origin: str) -> None
 
 def _unknown(key: str, model: type[BaseModel], origin: str, section: str = "") -> str:
     prefix = f"{section}." if section else ""
-    near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.0)
-    return f"unknown setting `{prefix}{key}` in {origin}; did you mean `{prefix}{near[0]}`?"
+    unknown = f"unknown setting `{prefix}{key}` in {origin}"
+    near = difflib.get_close_matches(key, model.model_fields, n=1)
+    if near:
+        return f"{unknown}; did you mean `{prefix}{near[0]}`?"
+    return f"{unknown}; there are: {', '.join(prefix + name for name in model.model_fields)}"
 
 
 def explain(error: ValidationError) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glm_rag.text import fold, sentence_spans
-from glm_rag.types import Language
+from glm_rag.types import ChatTurn, Language
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -28,6 +28,7 @@ _TOO_LITTLE: dict[Language, str] = {
     "zh": "文档中没有足够的依据回答这个问题。最接近的内容见：",
 }
 _NUM_NAMED = 3
+_FIRST_SENTENCE = re.compile(r"[.。]")
 
 _OTHER_REFUSAL = re.compile(
     r"(?:the|these|this)\s+(?:provided\s+)?(?:passages?|documents?|text)\s+(?:does|do)(?:\s+not|n['’]t)\s+"
@@ -71,25 +72,45 @@ def refusal(language: Language, nearest: Sequence[Document]) -> str:
     """The answer without evidence: says so and names where the nearest passages are."""
     if not nearest:
         return _NOTHING_FOUND[language]
-    titles = dict.fromkeys(_where(document, language) for document in nearest)
-    names = list(titles)[:_NUM_NAMED]
+    best: dict[str, str] = {}  # of each document its best passage
+    for document in nearest:
+        best.setdefault(_title(document), _where(document, language))
+    names = list(best.values())[:_NUM_NAMED]
     if language == "zh":
         return _TOO_LITTLE["zh"] + "、".join(names) + "。"
     return _TOO_LITTLE["en"] + ", ".join(names) + "."
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a generated answer is the refusal sentence, or nothing but one in other words."""
+    """Whether an answer begins like one of our refusals, or is nothing but one in other words."""
     said = _letters(text)
-    if any(said.startswith(_letters(sentence)) for sentence in REFUSAL_SENTENCE.values()):
+    beginnings = (*REFUSAL_SENTENCE.values(), *_NOTHING_FOUND.values(), *_TOO_LITTLE.values())
+    if any(said.startswith(_letters(_FIRST_SENTENCE.split(text)[0])) for text in beginnings):
         return True
     return len(sentence_spans(text)) == 1 and _OTHER_REFUSAL.match(text.strip()) is not None
 
 
+def answered_turns(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
+    """A conversation without the questions that were declined.
+
+    A model that reads its own refusals repeats them, and invents the documents they name.
+    """
+    kept: list[ChatTurn] = []
+    for turn in turns:
+        if turn.role != "assistant" or not is_refusal(turn.text):
+            kept.append(turn)
+        elif kept and kept[-1].role == "user":
+            kept.pop()
+    return kept
+
+
+def _title(document: Document) -> str:
+    metadata = document.metadata
+    return " ".join(str(metadata.get("title") or metadata.get("source") or "?").split())
+
+
 def _where(document: Document, language: Language) -> str:
-    title = " ".join(
-        str(document.metadata.get("title") or document.metadata.get("source") or "?").split()
-    )
+    title = _title(document)
     page = document.metadata.get("page")
     if language == "zh":
         return f"《{title}》" + (f"第 {page} 页" if page else "")

@@ -76,8 +76,8 @@ class LocalModel(BaseModel):
     def _refuse_unknown(cls, values: Mapping[str, Any]) -> None:
         for name in values:
             if name not in cls.model_fields and name not in _MEANINGLESS:
-                near = _nearest(name, list(cls.model_fields))
-                raise ConfigError(f"{cls.__name__} has no setting `{name}`; did you mean `{near}`?")
+                hint = _nearest(name, list(cls.model_fields))
+                raise ConfigError(f"{cls.__name__} has no setting `{name}`; {hint}")
 
     @property
     def context_window(self) -> int:
@@ -167,8 +167,8 @@ def _check_override(name: str) -> None:
         raise ConfigError(f"ChatGLM2 cannot call tools or bind a schema: leave `{name}` out")
     # LangChain passes `stream` along with a call; there is only streaming here.
     if name not in {*_SAMPLING, "model", "stream"}:
-        near = _nearest(name, [*_SAMPLING, "model"])
-        raise ConfigError(f"unknown argument `{name}` for a call; did you mean `{near}`?")
+        hint = _nearest(name, [*_SAMPLING, "model"])
+        raise ConfigError(f"unknown argument `{name}` for a call; {hint}")
 
 
 def _strings(stop: str | Sequence[str] | None) -> Sequence[str]:
@@ -178,4 +178,5 @@ def _strings(stop: str | Sequence[str] | None) -> Sequence[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known)}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from glm_rag.types import ChatTurn, Language, Passage
+from glm_rag.types import ChatTurn, Language, Passage, Role
 
 _MAX_TITLE = 80
 
@@ -17,12 +17,13 @@ class Template:
 
     `system` and `example` stand first and never change, so their work is reusable. The example
     is one made-up question with its answer: it teaches a small model to answer in one sentence
-    of the passage. `system` ends in a blank line because ChatGLM2 has no system role: the text
-    is put directly before the first question.
+    of the passage. There is none in Chinese: the small model does not read it and would repeat
+    its answer as one of the documents', the large one needs no example. `system` ends in a blank
+    line because ChatGLM2 has no system role: the text is put directly before the first question.
     """
 
     system: str
-    example: tuple[str, str]
+    example: tuple[str, str] | None
     header: str
     page: str
 
@@ -43,10 +44,7 @@ TEMPLATES: dict[Language, Template] = {
     ),
     "zh": Template(
         system="请根据资料用中文回答问题。如果资料中没有答案，请说：{refusal}\n\n",
-        example=(
-            "[1] 桥梁\n鹿姆河大桥全长412米，建于1931年。\n\n大桥有多长？",
-            "鹿姆河大桥全长412米。",
-        ),
+        example=None,
         header="[{index}] {title}{page}",
         page="（第{page}页）",
     ),
@@ -69,19 +67,18 @@ def build_turns(
 ) -> list[ChatTurn]:
     """The conversation that the model is to continue.
 
-    Layout: system text and example, earlier turns as the model read them, then one user turn of
-    passages (best first) and question. So a follow-up begins with the whole prompt before it.
+    Layout: system text and example (if any), earlier turns as the model read them, then one user
+    turn of passages (best first) and question. So a follow-up begins with the whole prompt before.
 
     Args:
         block: passages as `render_passages` puts them; may be empty.
         refusal: what the model is to say when the passages do not help.
     """
     template = TEMPLATES[language]
-    asked, answered = template.example
+    roles: tuple[Role, Role] = ("user", "assistant")
     return [
         ChatTurn("system", template.system.format(refusal=refusal)),
-        ChatTurn("user", asked),
-        ChatTurn("assistant", answered),
+        *map(ChatTurn, roles, template.example or ()),
         *(ChatTurn(turn.role, turn.prompt or turn.text, turn.token_ids) for turn in history),
         ChatTurn("user", f"{block}\n\n{question}" if block else question),
     ]

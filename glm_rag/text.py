@@ -24,6 +24,8 @@ _CHINESE_SHARE = 0.10
 _PLAIN_LETTERS = 40
 _PLAIN_ENGLISH_SHARE = 0.02
 _PLAIN_CHINESE_SHARE = 0.50
+# About eight words: a passage whose lines in a language have so many letters says something in it.
+_HELD_LETTERS: dict[Language, int] = {"en": 40, "zh": 12}
 
 _STOP_WORDS = frozenset(
     """a about after all also am an and any are as at be been before being between both but by can
@@ -92,6 +94,22 @@ def chunk_language(text: str, document_language: Language) -> Language:
     if document_language == "zh":
         return "en" if share < _PLAIN_ENGLISH_SHARE else "zh"
     return "zh" if share >= _PLAIN_CHINESE_SHARE else "en"
+
+
+def holds_language(text: str, language: Language) -> bool:
+    """Whether some lines of a passage are plainly in `language`, whatever the others are in.
+
+    A list of questions in two languages does, a Chinese paragraph full of Latin names does not.
+    """
+    needed = _HELD_LETTERS[language]
+    for line in text.splitlines():
+        share, num_letters = _han_share(line)
+        is_chinese = share >= _PLAIN_CHINESE_SHARE
+        if is_chinese if language == "zh" else share < _PLAIN_ENGLISH_SHARE:
+            needed -= num_letters
+        if needed <= 0:
+            return True
+    return False
 
 
 def _han_share(text: str) -> tuple[float, int]:

@@ -217,7 +217,11 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeBaseInfo:
-    """Totals of a knowledge base."""
+    """Totals of a knowledge base.
+
+    `error` says why it cannot be opened, in one line, and is empty otherwise; the totals are
+    then 0.
+    """
 
     name: str
     path: str
@@ -228,6 +232,7 @@ class KnowledgeBaseInfo:
     dimension: int
     size_bytes: int
     languages: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +275,11 @@ class IngestProgress:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion run did, in documents."""
+    """What one ingestion run did, in documents.
+
+    `num_skipped` counts what has not changed and was not read again; `num_failed_before` says how
+    many of those failed in an earlier run. They are not in `failures`.
+    """
 
     num_added: int = 0
     num_updated: int = 0
@@ -280,6 +289,7 @@ class IngestReport:
     num_chunks: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    num_failed_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +406,11 @@ class Answer:
     messages: tuple[ChatTurn, ...] = ()
     nearest: tuple[ScoredDocument, ...] = ()
     search_question: str = ""
+
+    @property
+    def supported(self) -> bool:
+        """Whether at least one sentence of the text stands in the documents."""
+        return bool(self.citations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,9 +19,11 @@ from glm_rag.cli.common import (
     ModelOption,
     console,
     print_json,
+    to_plain,
 )
 from glm_rag.config import load_config
-from glm_rag.types import Answer, AnswerDelta, ScoredDocument
+from glm_rag.errors import ConfigError
+from glm_rag.types import Answer, AnswerDelta, Citation, ScoredDocument
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
@@ -44,17 +48,22 @@ def ask(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Answer one question with sources. Exit code 3 when there is no evidence.
+    """Answer one question with sources.
+
+    Exit code 0: there is an answer. Its sources are the sentences of the documents that support
+    it; an answer without any is marked, and `supported` is false in --json. Exit code 3: the
+    documents hold no evidence, so it was not answered.
 
     Example: glm-rag ask "How long is parental leave?" --kb handbook
     """
     from glm_rag.api import stream
 
     settings = load_config(config, overrides={"model.name": model})
+    say_if_unread(settings.model.name, question)
     deltas = stream(question, kb, config=settings)
     answer = last_answer(deltas) if json else show_stream(deltas)
     if json:
-        print_json(answer)
+        print_answer(answer)
     raise typer.Exit(EXIT_ABSTAINED if answer.abstained else 0)
 
 
@@ -70,15 +79,16 @@ def chat(kb: KbOption = "default", model: ModelOption = None, config: ConfigOpti
         assistant = build_assistant(settings, opened)
         talk = f"Knowledge base {kb}, model {settings.model.name}. /new starts over, /exit ends."
         console.print(Text(talk, style="dim"))
-        _chat_loop(assistant)
+        _chat_loop(assistant, settings.model.name)
 
 
-def _chat_loop(assistant: Assistant) -> None:
+def _chat_loop(assistant: Assistant, model: str) -> None:
     answer: Answer | None = None
     while (question := _read_question()) not in {None, "/exit", "/quit"}:
         if question == "/new":
             answer = None
         elif question:
+            say_if_unread(model, question)
             answer = _one_turn(assistant, question, answer)
 
 
@@ -116,6 +126,8 @@ def search(
     """
     from glm_rag.build import build_retriever, open_for_questions
 
+    if not question.strip():
+        raise ConfigError("the question is empty: type one")
     settings = load_config(config, overrides={"retrieval.k": k})
     with open_for_questions(settings, kb) as opened:
         found = build_retriever(settings, opened).search(question)
@@ -145,6 +157,22 @@ def _place(metadata: dict[str, object]) -> str:
     return f"{title}, p. {page}" if page else title
 
 
+def say_if_unread(model: str, question: str) -> None:
+    """Warn on stderr that the model does not read the question's language."""
+    from glm_rag.models.registry import reads
+    from glm_rag.text import detect_language
+
+    if not reads(model, detect_language(question)):
+        name = Path(model).name
+        note = f"{name} reads English only; for Chinese use --model chatglm2-6b-32k"
+        Console(stderr=True, highlight=False).print(Text(note, style="yellow"), soft_wrap=True)
+
+
+def print_answer(answer: Answer) -> None:
+    """Print an answer as JSON, with `supported` beside its fields."""
+    print_json({**to_plain(answer), "supported": answer.supported})
+
+
 def last_answer(deltas: Iterator[AnswerDelta]) -> Answer:
     """Run a stream to its end and return the finished answer."""
     for delta in deltas:
@@ -168,19 +196,16 @@ def show_stream(deltas: Iterator[AnswerDelta]) -> Answer:
 def show_sources(answer: Answer) -> None:
     """Print the citations of an answer, or why there are none."""
     if answer.abstained:
-        for hit in answer.nearest[:3]:
-            console.print(Text(f"  nearest: {_place(hit.document.metadata)}", style="dim"))
+        for place in dict.fromkeys(_place(hit.document.metadata) for hit in answer.nearest):
+            console.print(Text(f"  nearest: {place}", style="dim"))
         return
-    if not answer.citations:
-        console.print("No sentence of the answer could be matched to a source.", style="yellow")
+    if not answer.supported:
+        console.print("  No sentence of this answer stands in the documents.", style="yellow")
         for passage in answer.context.passages:
             console.print(Text(f"  read: {_place(passage.document.metadata)}", style="dim"))
-    for citation in answer.citations:
-        page = f", page {citation.page}" if citation.page else ""
-        place = f"{citation.title}{page}, characters {citation.start}–{citation.end}"
-        console.print(Text(f"  [{citation.index}] {place}", style="dim"))
-        quote = " ".join(citation.quote.split())
-        console.print(Text(f"      “{quote}” ({citation.support})", style="green"))
+    for place, quote in dict.fromkeys(map(_cited, answer.citations)):
+        console.print(Text(place, style="dim"))
+        console.print(Text(quote, style="green"))
     timings, usage = answer.timings, answer.usage
     first, total = timings.get("first_token", 0), timings.get("total", 0)
     console.print(
@@ -188,3 +213,10 @@ def show_sources(answer: Answer) -> None:
         f"first after {first:.1f} s, {total:.1f} s in all",
         style="dim",
     )
+
+
+def _cited(citation: Citation) -> tuple[str, str]:
+    page = f", page {citation.page}" if citation.page else ""
+    place = f"{citation.title}{page}, characters {citation.start}–{citation.end}"
+    quote = " ".join(citation.quote.split())
+    return f"  [{citation.index}] {place}", f"      “{quote}” ({citation.support})"

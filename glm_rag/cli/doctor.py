@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import typer
@@ -158,7 +158,13 @@ def _model(settings: Settings) -> Finding:
 
 def _home(home: Path) -> Finding:
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # Permission bits tell nothing of a read-only disk, and root passes all of them.
+        with TemporaryDirectory(prefix=".glm-rag-", dir=existing) as folder:
+            (Path(folder) / "probe").write_bytes(b"written")
+    except OSError as error:
         fix = "set GLM_RAG_HOME to a folder you may write to"
-        return Finding("data folder", "error", f"{existing} is not writable: {fix}")
+        return Finding(
+            "data folder", "error", f"cannot write to {existing} ({error.strerror}): {fix}"
+        )
     return Finding("data folder", "ok", str(home))

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at and change knowledge bases.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the knowledge base.")]
+KbArgument = Annotated[
+    str | None, typer.Argument(help="Name of the knowledge base, instead of --kb.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+# What stands for the totals of a knowledge base that cannot be opened.
+_NO_COUNTS = ("unusable", "-", "-")
 
 
 def register(parent: typer.Typer) -> None:
@@ -44,12 +51,14 @@ def register(parent: typer.Typer) -> None:
 def list_(config: ConfigOption = None, json: JsonOption = False) -> None:
     """List the knowledge bases.
 
+    One that cannot be opened is listed with the reason.
+
     Example: glm-rag kb list
     """
     from glm_rag.build import list_knowledge_bases
 
     settings = load_config(config)
-    infos = [_info(settings, name) for name in list_knowledge_bases(settings)]
+    infos = [_info_or_error(settings, name) for name in list_knowledge_bases(settings)]
     if json:
         print_json(infos)
         return
@@ -62,9 +71,14 @@ def list_(config: ConfigOption = None, json: JsonOption = False) -> None:
     for info in infos:
         table.add_row(*_summary(info))
     console.print(table)
+    for info in infos:
+        if info.error:
+            console.print(Text(f"{info.name}: {info.error}", style="red"), soft_wrap=True)
 
 
 def _summary(info: KnowledgeBaseInfo) -> tuple[str, ...]:
+    if info.error:
+        return (info.name, *_NO_COUNTS, human_size(info.size_bytes))
     counts = (info.num_documents, info.num_chunks, info.num_failures)
     return (info.name, *(str(count) for count in counts), human_size(info.size_bytes))
 
@@ -74,6 +88,18 @@ def _info(settings: Settings, name: str) -> KnowledgeBaseInfo:
 
     with open_knowledge_base(settings, name) as kb:
         return kb.info()
+
+
+def _info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
+    """The totals, or why there are none: one damaged knowledge base must not hide the others."""
+    from glm_rag.knowledge.naming import existing_folder, folder_size
+
+    try:
+        return _info(settings, name)
+    except KnowledgeBaseError as error:
+        folder = existing_folder(name, settings.home)
+        size, reason = folder_size(folder), " ".join(str(error).split())
+        return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
 
 
 @app.command()
@@ -102,20 +128,26 @@ def info(name: Name = "default", config: ConfigOption = None, json: JsonOption =
 
 @app.command()
 def documents(
-    kb: KbOption = "default", config: ConfigOption = None, json: JsonOption = False
+    name: KbArgument = None,
+    kb: KbOption = "default",
+    config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """List the documents of a knowledge base.
 
-    Example: glm-rag kb documents --kb handbook
+    Example: glm-rag kb documents handbook
     """
     from glm_rag.build import open_knowledge_base
 
-    with open_knowledge_base(load_config(config), kb) as opened:
+    with open_knowledge_base(load_config(config), name or kb) as opened:
         found = opened.documents()
     if json:
         print_json(found)
     else:
         console.print(_documents_table(found) if found else "No documents.")
+        for document in found:
+            for warning in document.warnings:
+                console.print(Text(f"{document.title}: {warning}", style="yellow"))
 
 
 def _documents_table(found: list[DocumentInfo]) -> Table:
@@ -125,26 +157,31 @@ def _documents_table(found: list[DocumentInfo]) -> Table:
     table.add_column("passages", justify="right")
     table.add_column("characters", justify="right")
     table.add_column("added")
+    table.add_column("warnings", justify="right")
     table.add_column("source", overflow="fold")
     for document in found:
         added = datetime.fromtimestamp(document.added_at).strftime("%Y-%m-%d %H:%M")
         counts = (str(document.num_chunks), str(document.num_characters))
         source = Text(document.source, style="dim")
-        table.add_row(Text(document.title), document.language, *counts, added, source)
+        warnings = str(len(document.warnings) or "-")
+        table.add_row(Text(document.title), document.language, *counts, added, warnings, source)
     return table
 
 
 @app.command()
 def failures(
-    kb: KbOption = "default", config: ConfigOption = None, json: JsonOption = False
+    name: KbArgument = None,
+    kb: KbOption = "default",
+    config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """List the files that could not be ingested, and why.
 
-    Example: glm-rag kb failures --kb handbook
+    Example: glm-rag kb failures handbook
     """
     from glm_rag.build import open_knowledge_base
 
-    with open_knowledge_base(load_config(config), kb) as opened:
+    with open_knowledge_base(load_config(config), name or kb) as opened:
         found = opened.failures()
     if json:
         print_json(found)
@@ -267,14 +304,17 @@ def delete(
 ) -> None:
     """Delete a whole knowledge base; the files it was made from are not touched.
 
+    A damaged one can be deleted too.
+
     Example: glm-rag kb delete handbook
     """
     from glm_rag.knowledge.base import delete_knowledge_base
 
     settings = load_config(config)
-    found = _info(settings, name)
+    found = _info_or_error(settings, name)
     if not yes:
-        typer.confirm(f"Delete {name} with {found.num_documents} documents?", abort=True, err=True)
+        what = "which cannot be opened" if found.error else f"with {found.num_documents} documents"
+        typer.confirm(f"Delete {name}, {what}?", abort=True, err=True)
     delete_knowledge_base(name, settings.home)
     if json:
         print_json({"deleted": name})

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from glm_rag.cli.answers import show_stream
-from glm_rag.cli.common import ConfigOption, JsonOption, console, print_json
+from glm_rag.cli.answers import print_answer, say_if_unread, show_stream
+from glm_rag.cli.common import ConfigOption, JsonOption, console
 from glm_rag.config import Settings, load_config
 from glm_rag.errors import ModelNotFoundError
 from glm_rag.samples import handbook_folder
@@ -51,9 +51,10 @@ def quickstart(
     report = ingest_samples(settings)
     _say(json, f"    {report.num_added} added, {report.num_skipped} unchanged")
     _say(json, f"3/3 Question: {question}\n")
+    say_if_unread(settings.model.name, question)
     answer = _answer(settings, question, quiet=json)
     if json:
-        print_json(answer)
+        print_answer(answer)
         return
     console.print(f"\nDone in {time.perf_counter() - started:.0f} s.", style="bold")
     console.print(Text(NEXT_STEPS))

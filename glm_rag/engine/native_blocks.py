@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class NativeBlocks:
         return hidden
 
 
-def _describe(config: ModelConfig, layer: nn.Module) -> native.Block:
+def _describe(config: ModelConfig, layer: Any) -> native.Block:
     attention, mlp = layer.self_attention, layer.mlp
     return native.Block(
         native.describe(attention.query_key_value.weight, attention.query_key_value.bias),

@@ -68,7 +68,7 @@ def quantize(weight: Tensor, bits: int, group: int) -> QuantizedTensor:
     perplexity). An all-zero group stays exactly zero.
     """
     group = choose_group(weight.shape[1], group)
-    parts = [_round(part.float(), bits, group) for part in weight.split(_ROWS_AT_ONCE)]
+    parts = [_round(part.float(), bits, group) for part in torch.split(weight, _ROWS_AT_ONCE)]
     values = torch.cat([values for values, _ in parts])
     scales = torch.cat([scales for _, scales in parts])
     return pack(values, scales, bits, group)

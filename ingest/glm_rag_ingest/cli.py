@@ -134,7 +134,8 @@ def _show(report: IngestReport, kb: str, *, dry_run: bool) -> None:
     counts = {
         f"{would}added": report.num_added,
         f"{would}updated": report.num_updated,
-        "unchanged": report.num_skipped,
+        "unchanged": report.num_skipped - report.num_failed_before,
+        "failed before": report.num_failed_before,
         f"{would}removed": report.num_deleted,
         "failed": len(report.failures),
     }

@@ -91,7 +91,7 @@ class Ingestion:
             f"{splitting.VERSION}:{settings.splitting.chunk_tokens}"
             f":{settings.splitting.overlap_tokens}"
         )
-        self._counts = {"added": 0, "updated": 0, "skipped": 0, "deleted": 0}
+        self._counts = {"added": 0, "updated": 0, "skipped": 0, "failed before": 0, "deleted": 0}
         self._failures: list[IngestFailure] = []
         self._warnings: list[str] = []
         self._num_chunks = 0
@@ -104,7 +104,7 @@ class Ingestion:
         self._failures.extend(found.failures)
         self._tell(total=len(found.files), bytes_total=sum(file.size for file in found.files))
         if found.roots:
-            with self._opened(), self._loader:
+            with self._opened(create=bool(found.files)), self._loader:
                 self._ingest_all(found)
         self._tell(current="")
         return self.report()
@@ -120,19 +120,22 @@ class Ingestion:
             num_chunks=self._num_chunks,
             seconds=time.perf_counter() - self._started,
             warnings=tuple(self._warnings),
+            num_failed_before=self._counts["failed before"],
         )
 
     # ------------------------------------------------------------ the knowledge base
 
     @contextmanager
-    def _opened(self) -> Iterator[None]:
+    def _opened(self, *, create: bool) -> Iterator[None]:
         """Open what was named, and learn what it knows; a dry run makes no knowledge base."""
         if not isinstance(self._target, str):
             self._learn(self._target)
             yield
             return
         try:
-            kb = open_knowledge_base(self._settings, self._target, create=not self._dry_run)
+            kb = open_knowledge_base(
+                self._settings, self._target, create=create and not self._dry_run
+            )
         except KnowledgeBaseNotFoundError:
             self._learn(None)
             yield
@@ -163,6 +166,7 @@ class Ingestion:
             self._tell(done=done, bytes_done=bytes_done, current=str(file.path))
             if self._is_done(file):
                 self._counts["skipped"] += 1
+                self._counts["failed before"] += file.source in self._failed
             else:
                 self._ingest_file(file)
             bytes_done += file.size

@@ -1,4 +1,4 @@
-"""Every Python block of the READMEs runs as it stands."""
+"""Every Python block of the READMEs runs as it stands, and its questions are answered."""
 
 import re
 from pathlib import Path
@@ -20,8 +20,15 @@ def test_the_readmes_have_python_blocks():
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_python_block_of_the_readme_runs(quickstarted, monkeypatch, capsys, block):
+def test_a_python_block_of_the_readme_runs_and_its_questions_are_answered(
+    quickstarted, monkeypatch, capsys, block
+):
     monkeypatch.setenv("GLM_RAG_HOME", str(quickstarted.home))
     monkeypatch.setenv("GLM_RAG_GENERATION__MAX_TOKENS", "32")
-    exec(compile(block, "README", "exec"), {})
+    made = {}
+    exec(compile(block, "README", "exec"), made)
     assert capsys.readouterr().out.strip()
+    answers = [made["answer"], *([made["delta"].answer] if "delta" in made else [])]
+    for answer in answers:
+        assert not answer.abstained, answer.question
+        assert answer.supported, answer.text

@@ -51,6 +51,13 @@ def test_an_answer_comes_with_marks_sources_and_figures(backend):
     assert "first word after 0.8 s" in html
 
 
+def test_a_chinese_question_to_an_english_model_is_warned_about(backend):
+    test = ask(page(), "育儿假有多长？")
+    assert "This model reads English only" in shown(test)
+    assert "This model reads English only" in shown(test.run())
+    assert "This model reads English only" not in shown(ask(page(), "How long is the leave?"))
+
+
 def test_a_follow_up_passes_the_last_answer_on(backend):
     test = ask(page(), "How long is parental leave?")
     test = ask(test, "And for part-timers?")

@@ -56,6 +56,7 @@ def test_there_are_example_profiles():
     [
         ("retreival: {k: 3}", r"unknown setting `retreival`.*did you mean `retrieval`\?"),
         ("model: {nmae: x}", r"unknown setting `model.nmae`.*did you mean `model.name`\?"),
+        ("zzz: {k: 3}", r"unknown setting `zzz` in .*; there are: .*retrieval"),
         ("model: fast", "`model` in .* must be a section"),
         ("retrieval: {k: 0}", "setting `retrieval.k`: .*greater than or equal to 1"),
         ("generation: {top_p: 2}", "setting `generation.top_p`"),

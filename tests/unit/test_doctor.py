@@ -1,6 +1,7 @@
 """`glm-rag doctor` tells what collides, what is missing and what would run."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -45,6 +46,19 @@ def test_a_data_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path)
     code, rows = findings()
     assert code == 1
     assert "GLM_RAG_HOME" in rows["data folder"]["detail"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs the proc file system")
+def test_a_data_folder_on_a_disk_that_takes_nothing_is_an_error_also_for_root(monkeypatch):
+    monkeypatch.setenv("GLM_RAG_HOME", "/proc/glm-rag")
+    code, rows = findings()
+    assert code == 1
+    assert "cannot write to /proc" in rows["data folder"]["detail"]
+
+
+def test_trying_the_data_folder_leaves_nothing_behind(home):
+    assert findings()[1]["data folder"]["status"] == "ok"
+    assert list(home.iterdir()) == []
 
 
 def test_a_configured_device_that_is_absent_is_an_error(monkeypatch):

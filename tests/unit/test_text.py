@@ -10,6 +10,7 @@ from glm_rag.text import (
     chunk_language,
     clean_for_embedding,
     detect_language,
+    holds_language,
     query_terms,
     sentence_spans,
     terms,
@@ -109,3 +110,21 @@ def test_a_chunk_has_its_documents_language_unless_it_is_plainly_in_the_other(
     text, document, language
 ):
     assert chunk_language(text, document) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "languages"),
+    [
+        ("Q: When is the summer party?\nA: On the last Thursday of June.", {"en"}),
+        ("育儿假为二十六周。\n每位家长都可以申请，领养也算。", {"zh"}),
+        (
+            "When is the summer party? It is on the last Thursday.\n年会在每年一月的第二个星期五。",
+            {"en", "zh"},
+        ),
+        ("安装 Python 3.11 and the packages that this page names, 然后运行这个程序。", set()),
+        ("The Chinese word 你好 means hello, and this line is English for the rest.", set()),
+        ("", set()),
+    ],
+)
+def test_a_passage_holds_the_languages_of_its_lines(text, languages):
+    assert {language for language in ("en", "zh") if holds_language(text, language)} == languages

@@ -203,7 +203,7 @@ def show_turn(turn: Turn, key: str, t: Translate) -> None:
 def answer(settings: Settings, kb: str, question: str, turns: list[Turn], t: Translate) -> None:
     """Ask, and show the answer while it is made."""
     before = session.history(turns)
-    turn = Turn(question)
+    turn = Turn(question, unread=not backend.reads(settings, question))
     # Kept before the first word: a stop or a reload ends this script at any line.
     turns.append(turn)
     with st.chat_message("user"):
@@ -242,7 +242,8 @@ def live(text: str) -> str:
 def finished(turn: Turn, key: str, t: Translate) -> str:
     """The HTML of an answer that came to its end, broke off or was stopped."""
     if turn.answer is not None:
-        return evidence.answer(turn.answer, key, t)
+        unread = render.notice("warn", t("unread")) if turn.unread else ""
+        return unread + evidence.answer(turn.answer, key, t)
     body = render.answer_block(render.answer_body(turn.text)) if turn.text else ""
     if turn.error is None:
         return body + render.notice("info", t("stopped"))

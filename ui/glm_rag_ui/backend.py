@@ -34,6 +34,14 @@ def has_model(settings: Settings) -> bool:
     return True
 
 
+def reads(settings: Settings, question: str) -> bool:
+    """Whether the model of these settings can answer in the language of a question."""
+    from glm_rag.models.registry import reads as model_reads
+    from glm_rag.text import detect_language
+
+    return model_reads(settings.model.name, detect_language(question))
+
+
 def pull_model(settings: Settings, name: str) -> Iterator[tuple[str, int, int | None]]:
     """Fetch a model into the data folder.
 

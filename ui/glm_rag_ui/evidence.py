@@ -253,7 +253,8 @@ def report(result: IngestReport, t: Translate) -> str:
     counts = {
         "report_added": result.num_added,
         "report_updated": result.num_updated,
-        "report_skipped": result.num_skipped,
+        "report_skipped": result.num_skipped - result.num_failed_before,
+        "report_failed_before": result.num_failed_before,
         "report_failed": len(result.failures),
     }
     line = " · ".join(t(key, n=n) for key, n in counts.items() if n) or t("report_nothing")

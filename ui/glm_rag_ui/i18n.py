@@ -76,6 +76,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "report_added": ("{n} added", "新增 {n} 份"),
     "report_updated": ("{n} updated", "更新 {n} 份"),
     "report_skipped": ("{n} unchanged", "{n} 份未变"),
+    "report_failed_before": ("{n} not readable as before", "{n} 份仍无法读取"),
     "report_failed": ("{n} not readable", "{n} 份无法读取"),
     "report_nothing": ("Nothing to add", "没有可添加的内容"),
     "waiting": ("Reading the documents", "正在查阅文档"),
@@ -95,6 +96,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "not_cited": (
         "No sentence of this answer could be matched to a document.",
         "这个回答中没有任何一句能与文档对应，请谨慎采用。",
+    ),
+    "unread": (
+        "This model reads English only: do not trust what it says about a Chinese question.",
+        "当前模型只懂英文，请勿采信它对中文问题的回答；中文提问请换用 chatglm2-6b-32k。",
     ),
     "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
     "repeated": (

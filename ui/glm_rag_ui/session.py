@@ -27,13 +27,15 @@ class Turn:
     """One question and what came of it.
 
     `text` grows while the answer streams, so that a stop or a reload keeps what came. Neither
-    `answer` nor `error` set means that the answer was stopped.
+    `answer` nor `error` set means that the answer was stopped. `unread` means that the model does
+    not read the question's language.
     """
 
     question: str
     text: str = ""
     answer: Answer | None = None
     error: Exception | None = None
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

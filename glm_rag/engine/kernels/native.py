@@ -1,8 +1,8 @@
 """The compiled CPU kernels: built at first use where there is a compiler, called by ctypes.
 
-The library itself knows neither torch nor Python, so one build serves every version of both. A
-wheel may bring it ready made (`libglm_rag-<instructions>.so` beside this file); else it is compiled
-once and kept in the user's cache folder under a name that holds the hash of its source.
+The library itself knows neither torch nor Python, so one build serves every version of both. It is
+compiled once, in seconds, and kept in the user's cache folder under a name that holds the hash of
+its source and flags.
 """
 
 from __future__ import annotations
@@ -158,9 +158,6 @@ def load(instructions: str = "auto", cache_dir: Path | None = None) -> Native:
     chosen = best_instructions() if instructions == "auto" else instructions
     if not FEATURES[chosen] <= cpu_features():
         raise ModelError(f"this CPU cannot run {chosen} code")
-    ready = _HERE / f"libglm_rag-{chosen}.so"
-    if ready.is_file() and not (_HERE / "native.cpp").is_file():
-        return Native(ready, chosen)
     return Native(_build_once(chosen, cache_dir or _default_cache()), chosen)
 
 
@@ -186,10 +183,10 @@ def _build_once(instructions: str, folder: Path) -> Path:
 
 
 def source_hash(instructions: str) -> str:
-    """Changes with the source, the flags and the compiler."""
+    """Changes with the source and the flags."""
     content = b"".join((_HERE / name).read_bytes() for name in SOURCES)
-    command = " ".join(_command(instructions, Path("out"))).encode()
-    return hashlib.sha256(content + command).hexdigest()[:16]
+    flags = f"{_COMMON_FLAGS} {_FLAGS[instructions]}".encode()
+    return hashlib.sha256(content + flags).hexdigest()[:16]
 
 
 def compile_library(instructions: str, target: Path) -> None:

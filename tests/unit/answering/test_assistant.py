@@ -206,6 +206,24 @@ def test_a_follow_up_takes_the_conversation_along():
     ]
 
 
+def test_a_short_follow_up_answer_is_cited_by_what_was_searched_for():
+    made, _ = assistant(REPLY, "26 weeks.")
+    first = made.ask(QUESTION)
+    (citation,) = made.ask("And for part-timers?", history=first).citations
+    assert citation.quote.startswith("Parental leave lasts 26 weeks")
+
+
+def test_a_declined_question_stays_in_the_conversation_but_out_of_the_prompt():
+    made, engine = assistant()
+    documents, made.retriever.documents = made.retriever.documents, []
+    declined = made.ask("What is the capital of France?")
+    made.retriever.documents = documents
+    answer = made.ask(QUESTION, history=declined)
+    assert [turn.text for turn in answer.messages[:2]] == [declined.question, declined.text]
+    assert "France" not in engine.prompt_texts[0]
+    assert declined.text not in engine.prompt_texts[0]
+
+
 def test_an_answer_in_the_history_keeps_its_ids():
     made, engine = assistant()
     first = made.ask(QUESTION)

@@ -123,6 +123,18 @@ def test_a_short_answer_needs_a_source_that_is_about_the_question():
     assert quoted.startswith("Each employee")
 
 
+@pytest.mark.parametrize("question", ["", QUESTION, "And for part-time employees?", "那兼职呢？"])
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("It applies to each parent, also after an adoption.", "Leave. {} See below."),
+        ("补办门禁卡收费50元。", "请拨打保安电话8601。{}"),
+    ],
+)
+def test_a_sentence_of_the_source_is_cited_whatever_was_asked(answer, text, question):
+    assert quotes(answer, text.format(answer), question=question) == [("verbatim", answer)]
+
+
 def test_an_answer_that_only_repeats_the_question_is_not_cited():
     question = "What is paid for the first 20 weeks?"
     assert quotes("The answer is: 20 weeks.", ENGLISH, question=question) == []

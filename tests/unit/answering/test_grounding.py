@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from langchain_core.documents import Document
 
-from glm_rag.grounding import REFUSAL_SENTENCE, is_refusal, judge, refusal
+from glm_rag.grounding import REFUSAL_SENTENCE, answered_turns, is_refusal, judge, refusal
+from glm_rag.types import ChatTurn
 
 
 def found(evidence: float | None = None, **metadata) -> Document:
@@ -35,7 +36,7 @@ def test_abstaining_can_be_turned_off():
 
 
 def test_a_refusal_names_the_nearest_documents_once():
-    nearest = [found(title="Handbook", page=3), found(title="Handbook", page=3), found(source="b")]
+    nearest = [found(title="Handbook", page=3), found(title="Handbook", page=9), found(source="b")]
     assert "“Handbook” (page 3), “b”." in refusal("en", nearest)
     assert "《Handbook》第 3 页、《b》。" in refusal("zh", nearest)
     assert refusal("en", []) != refusal("zh", [])
@@ -49,6 +50,8 @@ def test_a_refusal_names_the_nearest_documents_once():
         "The passage does not provide any information about the canteen.",
         "资料中未提及这个问题。",
         f"{REFUSAL_SENTENCE['zh']}请换一个问题。",
+        *(refusal(language, nearest) for language in ("en", "zh") for nearest in ([], [found()])),
+        "I found nothing about this in the documents. See the canteen guide.",
     ],
 )
 def test_the_refusal_sentence_is_recognised(said):
@@ -66,3 +69,10 @@ def test_the_refusal_sentence_is_recognised(said):
 )
 def test_an_answer_is_no_refusal(said):
     assert not is_refusal(said)
+
+
+def test_declined_questions_are_no_part_of_what_the_model_reads():
+    answered = [ChatTurn("user", "How long?"), ChatTurn("assistant", "26 weeks.")]
+    declined = [ChatTurn("user", "Which capital?"), ChatTurn("assistant", refusal("en", []))]
+    assert answered_turns([*declined, *answered, *declined]) == answered
+    assert answered_turns(declined[1:]) == []

@@ -24,6 +24,12 @@ def test_the_beginning_is_the_same_for_every_question(language):
     assert "No." in "".join(turn.text for turn in first)
 
 
+def test_a_chinese_prompt_holds_no_sentence_that_could_pass_for_one_of_the_documents():
+    turns = build_turns("育儿假有多长？", "", language="zh", refusal="没有。")
+    assert [turn.role for turn in turns] == ["system", "user"]
+    assert not any(char.isdigit() for turn in turns for char in turn.text)
+
+
 def test_passages_come_before_the_question_in_the_last_turn():
     history = [ChatTurn("user", "A?"), ChatTurn("assistant", "B.")]
     turns = build_turns("C?", "[1]\none", language="en", refusal="No.", history=history)

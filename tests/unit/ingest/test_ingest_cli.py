@@ -45,7 +45,7 @@ def test_failed_files_are_listed_and_the_exit_code_is_0(run, docs):
     assert "corrupt: " in result.stdout
     again = run(docs, "--kb", "mine")
     assert again.exit_code == 0
-    assert "mine: 3 unchanged; 0 new passages" in again.stdout
+    assert "mine: 2 unchanged, 1 failed before; 0 new passages" in again.stdout
 
 
 def test_json_is_the_whole_report_and_nothing_else(run, docs):
@@ -63,6 +63,7 @@ def test_json_is_the_whole_report_and_nothing_else(run, docs):
         "num_chunks",
         "seconds",
         "warnings",
+        "num_failed_before",
     ]
     assert (report["kb"], report["dry_run"], report["num_added"]) == ("default", False, 2)
     failure = report["failures"][0]
@@ -74,6 +75,21 @@ def test_a_dry_run_says_would_and_makes_no_knowledge_base(run, docs, home):
     result = run(docs, "--dry-run")
     assert "default: 2 would be added, 1 failed" in result.stdout
     assert not (home / "kb").exists()
+
+
+def test_a_run_that_finds_no_file_makes_no_knowledge_base(run, tmp_path, home):
+    (tmp_path / "nothing").mkdir()
+    result = run(tmp_path / "nothing", "--kb", "new")
+    assert result.exit_code == 0
+    assert "new: no files" in result.stdout
+    assert not (home / "kb").exists()
+
+
+def test_a_run_that_finds_no_file_keeps_the_knowledge_base_there_is(run, docs, tmp_path, home):
+    run(docs, "--kb", "mine")
+    (tmp_path / "nothing").mkdir()
+    assert "mine: no files" in run(tmp_path / "nothing", "--kb", "mine").stdout
+    assert (home / "kb" / "mine").exists()
 
 
 def test_prune_removes_what_is_gone(run, docs):

