@@ -18,8 +18,9 @@ class Template:
     `system` and `example` stand first and never change, so their work is reusable. The example
     is one made-up question with its answer: it teaches a small model to answer in one sentence
     of the passage. There is none in Chinese: the small model does not read it and would repeat
-    its answer as one of the documents', the large one needs no example. `system` ends in a blank line because ChatGLM2 has no system role: the text
-    is put directly before the first question.
+    its answer as one of the documents', the large one needs no example. `system` ends in a
+    blank line because ChatGLM2 has no system role: the text is put directly before the first
+    question.
     """
 
     system: str
@@ -67,8 +68,8 @@ def build_turns(
 ) -> list[ChatTurn]:
     """The conversation that the model is to continue.
 
-    Layout: system text and example (if any), earlier turns, then one user turn of passages (best first)
-    and question.
+    Layout: system text and example (if any), earlier turns, then one user turn of passages (best
+    first) and question.
 
     Args:
         block: passages as `render_passages` puts them; may be empty.

@@ -20,7 +20,9 @@ def test_the_readmes_have_python_blocks():
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_python_block_of_the_readme_runs_and_its_questions_are_answered(quickstarted, monkeypatch, capsys, block):
+def test_a_python_block_of_the_readme_runs_and_its_questions_are_answered(
+    quickstarted, monkeypatch, capsys, block
+):
     monkeypatch.setenv("GLM_RAG_HOME", str(quickstarted.home))
     monkeypatch.setenv("GLM_RAG_GENERATION__MAX_TOKENS", "32")
     made = {}
