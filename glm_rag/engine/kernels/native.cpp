@@ -12,11 +12,8 @@
 #include "simd.h"
 #include "threads.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <vector>
 
 namespace {
@@ -588,19 +585,11 @@ struct Scratch {
   std::vector<float> qkv, context, inner;
 } shared;
 
-void after_fork() {
-  // The child has none of the parent's threads; their memory is left alone.
-  new (&pool) Pool;
-  new (&engine_lock) std::mutex;
-}
-
 }  // namespace
 
 extern "C" {
 
 void glm_set_threads(int threads) {
-  static bool registered = pthread_atfork(nullptr, nullptr, after_fork) == 0;
-  (void)registered;
   std::lock_guard<std::mutex> guard(engine_lock);
   pool.resize(threads);
 }
