@@ -237,9 +237,7 @@ def _kind(config: ModelConfig, dtype: torch.dtype) -> str:
 
 def _assign(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     state = {
-        name: value
-        if name.endswith(_QUANTIZED_PARTS)
-        else nn.Parameter(value, requires_grad=False)
+        name: value if name.endswith(_QUANTIZED_PARTS) else nn.Parameter(value, requires_grad=False)
         for name, value in weights.items()
     }
     model.load_state_dict(state, strict=False, assign=True)
