@@ -82,7 +82,10 @@ def choose_backend(
             continue
         reason = "; ".join([_describe(name, device.type, prefer), *passed_over])
         if passed_over:
-            _LOG.warning("quantized products by %s: %s", name, reason)
+            # AVX2 where there is no AVX-512 is no loss; torch, or not what was asked for, is.
+            lost = name == "torch" or prefer not in ("auto", name)
+            level = logging.WARNING if lost else logging.INFO
+            _LOG.log(level, "quantized products by %s: %s", name, reason)
         return Backend(name, reason, linear, _library(name))
     raise ModelError("; ".join(passed_over))
 

@@ -164,7 +164,7 @@ def test_without_a_compiler_torch_answers_and_the_loss_is_told(monkeypatch, tmp_
     assert error_of(chosen) < 1e-6
 
 
-def test_a_cpu_without_avx512_takes_avx2(monkeypatch):
+def test_a_cpu_without_avx512_takes_avx2_and_nobody_is_warned(monkeypatch, caplog):
     features = native.cpu_features()
     if not native.FEATURES["avx2"] <= features:
         pytest.skip("needs AVX2")
@@ -174,6 +174,7 @@ def test_a_cpu_without_avx512_takes_avx2(monkeypatch):
     native.load.cache_clear()
     assert chosen.name == "native-avx2"
     assert "not native-avx512: this CPU cannot run avx512 code" in chosen.reason
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_backend_with_wrong_results_is_passed_over(monkeypatch):
