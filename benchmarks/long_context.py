@@ -18,6 +18,7 @@ import os
 import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def probe(folder: Path, kv_type: str, window: int, read: int, threads: int) -> d
     for _ in range(DECODE_TOKENS):
         token_id = int(prefill(engine.model, [token_id], cache).argmax())
         ticks.append(time.perf_counter())
-    per_token = statistics.median(b - a for a, b in zip(ticks, ticks[1:], strict=False))
+    per_token = statistics.median(b - a for a, b in pairwise(ticks))
     return {
         "KV": kv_type,
         "context": window,
