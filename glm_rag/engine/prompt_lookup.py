@@ -15,9 +15,9 @@ _FIRST_RATES = {3: 0.45, 2: 0.3}
 _MEMORY = 0.8  # weight of the past in a rate
 # Draft length to the cost of its pass, in passes of one token, on two CPU cores; measured by
 # benchmarks/prompt_lookup.py --rows-of. 2 or 3 rows of float32 cost no less than 4.
-COSTS = {3: 1.6, 7: 2.5, 11: 3.1}
+COSTS = {3: 1.6, 7: 1.8, 11: 2.1}
 # The native kernels read the weights once for all rows.
-NATIVE_COSTS = {1: 1.12, 3: 1.21, 7: 1.5, 11: 1.9}
+NATIVE_COSTS = {1: 1.1, 3: 1.15, 7: 1.45, 11: 1.7, 15: 2.0}
 
 
 class PromptLookup:
