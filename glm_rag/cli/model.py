@@ -1,4 +1,4 @@
-"""`glm-rag model`: list, fetch, inspect and measure language models."""
+"""`glm-rag model`: list, fetch, inspect, convert and measure language models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from glm_rag.cli import bench
+from glm_rag.cli import bench, convert
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
 from glm_rag.config import load_config
 from glm_rag.models.registry import MODELS, ModelSpec, get_spec
 
-app = typer.Typer(help="List, fetch, inspect and measure language models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, fetch, inspect, convert and measure language models.", no_args_is_help=True
+)
 
 SourceOption = Annotated[
     str,
@@ -41,7 +43,6 @@ class ModelRow:
     context_window: int
     state: str
     path: str
-    runs: bool
     note: str
 
 
@@ -87,7 +88,6 @@ def _row(spec: ModelSpec, models_dir: Path) -> ModelRow:
         context_window=spec.context_window,
         state=state,
         path=str(folder) if state in {"ready", "linked"} else "",
-        runs=spec.runs,
         note=spec.note,
     )
 
@@ -120,8 +120,6 @@ def pull(
         print_json(_row(get_spec(name), models_dir))
         return
     console.print(Text(f"{name} is ready in {folder}"), soft_wrap=True)
-    if not get_spec(name).runs:
-        console.print(Text(f"Note: {get_spec(name).note}.", style="yellow"))
 
 
 def pull_with_progress(
@@ -234,4 +232,5 @@ def info(
     console.print(table)
 
 
-bench.register(app)
+for _part in (convert, bench):
+    _part.register(app)

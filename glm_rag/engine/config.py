@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,6 +17,7 @@ _DEFAULT_ROPE_THETA = 10000.0
 _INTERPOLATING_NAMES = ("chatglm2", "codegeex2")
 _BASE_SCALING_NAMES = ("chatglm3", "glm-4", "glm4")
 
+_LARGEST_GROUP = 128
 _LARGEST = 2**53  # integers up to here are exact as floating point numbers
 
 # Switches of the published configuration that this engine implements in one position only.
@@ -134,6 +135,32 @@ class ModelConfig:
     def qkv_size(self) -> int:
         """Rows of the fused query, key and value projection."""
         return (self.num_attention_heads + 2 * self.num_kv_groups) * self.kv_channels
+
+    def quantized(self, asked: str, group: int = 32, embedding_bits: int = 8) -> ModelConfig:
+        """The config of this model as it will be in memory.
+
+        Args:
+            asked: int8, int4, or auto: as the checkpoint is. Published int4 and int8 checkpoints
+                keep the values of their blocks, and `embedding_bits` rounds the rest.
+
+        Raises:
+            ConfigError: the checkpoint is quantized already, to another number of bits.
+        """
+        if asked not in ("auto", "int8", "int4"):
+            raise ConfigError(f"quantize must be auto, int8 or int4, not {asked!r}")
+        has = self.quantization.bits if self.quantization else self.quantization_bit
+        if asked != "auto" and has not in (0, int(asked[3:])):
+            raise ConfigError(
+                f"this checkpoint holds int{has} weights and cannot become {asked}: "
+                "set quantize to auto or take the 16-bit checkpoint"
+            )
+        if self.quantization or (asked == "auto" and not has):
+            return self
+        if self.quantization_bit:
+            group = _LARGEST_GROUP  # one scale per row is the same scale in every group
+        return replace(
+            self, quantization=Quantization(has or int(asked[3:]), group, embedding_bits)
+        )
 
     @property
     def num_parameters(self) -> int:

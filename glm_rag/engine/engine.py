@@ -24,7 +24,6 @@ from glm_rag.engine.placement import (
     choose_device,
     choose_dtype,
     choose_kv_dtype,
-    quantized_config,
     set_threads,
 )
 from glm_rag.engine.prefix_store import PrefixStore
@@ -118,7 +117,7 @@ class Engine:
         """
         folder = Path(folder)
         config = ModelConfig.from_folder(folder, rope_mode=rope_mode)
-        config = quantized_config(config, quantize, group, embedding_bits)
+        config = config.quantized(quantize, group, embedding_bits)
         where = choose_device(device)
         kind = choose_dtype(dtype, where, config)
         kv_dtype = choose_kv_dtype(kv_cache, where, config)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from glm_rag.engine.config import ModelConfig, Quantization
+from glm_rag.engine.config import ModelConfig
 from glm_rag.errors import ConfigError
 
 # From here on 32-bit weights (4 GB and more) cost more in memory and reading than they give.
@@ -36,34 +35,6 @@ def choose_device(asked: str) -> torch.device:
             f"device {asked}: there are only {torch.cuda.device_count()} CUDA devices"
         )
     return torch.device("cuda", index)
-
-
-def quantized_config(
-    config: ModelConfig, asked: str, group: int, embedding_bits: int
-) -> ModelConfig:
-    """The config of a model as it will be in memory.
-
-    Args:
-        asked: auto, int8 or int4. auto: as the checkpoint is; published int4 and int8 ones keep
-            the values of their blocks, and `embedding_bits` rounds the rest.
-
-    Raises:
-        ConfigError: the checkpoint is quantized already, to another number of bits.
-    """
-    if asked not in ("auto", "int8", "int4"):
-        raise ConfigError(f"quantize must be auto, int8 or int4, not {asked!r}")
-    has = config.quantization.bits if config.quantization else config.quantization_bit
-    if asked != "auto" and has not in (0, int(asked[3:])):
-        raise ConfigError(
-            f"this checkpoint holds int{has} weights and cannot become {asked}: "
-            "set quantize to auto or take the 16-bit checkpoint"
-        )
-    if config.quantization or (asked == "auto" and not has):
-        return config
-    if config.quantization_bit:
-        group = 128  # one scale per row is the same scale in every group
-    bits = has or int(asked[3:])
-    return replace(config, quantization=Quantization(bits, group, embedding_bits))
 
 
 def choose_dtype(asked: str, device: torch.device, config: ModelConfig) -> torch.dtype:

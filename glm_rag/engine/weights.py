@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -51,17 +51,42 @@ def load_model(
             wrong shape; the message names it.
         ModelError: too little memory.
     """
-    needed = config.weight_bytes(dtype.itemsize)
-    require_memory(needed, device, f"the model in {_kind(config, dtype)}")
-    with torch.device("meta"):
-        model = ChatGLM2Model(config)
-    prefix = _fill(model, folder, config, dtype, device)
+    model, prefix = _read(folder, config, dtype, device)
     if prefix_checkpoint is not None:
         prefix = read_prefix(prefix_checkpoint)
     attach_tables(model, rope_table=rope_table, prefix=prefix)
     if config.quantization:
         attach_kernels(model)
     return model
+
+
+def read_checkpoint(
+    folder: Path, config: ModelConfig, on_progress: Callable[[str, int, int | None], None]
+) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by published name, as `config.quantization` has them; the rest in
+    float32. Errors as for `load_model`.
+
+    Args:
+        on_progress: is told the step, tensors done and tensors in all.
+    """
+    model, prefix = _read(folder, config, torch.float32, torch.device("cpu"), on_progress)
+    tensors = {_ROOT + name: value for name, value in model.state_dict().items()}
+    return tensors | {_ROOT + PREFIX_ENCODER + name: value for name, value in prefix.items()}
+
+
+def _read(
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_progress: Callable[[str, int, int | None], None] | None = None,
+) -> tuple[ChatGLM2Model, dict[str, Tensor]]:
+    """A model with its weights but without tables and kernels, and those of a prefix encoder."""
+    needed = config.weight_bytes(dtype.itemsize)
+    require_memory(needed, device, f"the model in {_kind(config, dtype)}")
+    with torch.device("meta"):
+        model = ChatGLM2Model(config)
+    return model, _fill(model, folder, config, dtype, device, on_progress)
 
 
 def attach_kernels(model: ChatGLM2Model, prefer: str = "auto") -> None:
@@ -112,9 +137,11 @@ def _fill(
     config: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
+    on_progress: Callable[[str, int, int | None], None] | None,
 ) -> dict[str, Tensor]:
     """Assign all weights; return those of a prefix encoder."""
     missing = {name: value.shape for name, value in model.state_dict().items()}
+    total = len(missing)
     matrices = {
         f"{name}.weight": module
         for name, module in model.named_modules()
@@ -134,6 +161,8 @@ def _fill(
                 _check_tensor(path, part, tensor, missing.pop(part, None))
                 kept = tensor.dtype if part.endswith(_QUANTIZED_PARTS) else dtype
                 weights[part] = tensor.to(device=device, dtype=kept)
+            if on_progress is not None:
+                on_progress("reading", total - len(missing), total)
         _assign(model, weights)
     if missing:
         raise CheckpointError(f"the checkpoint in {folder} lacks {_few(missing)}: fetch it again")
@@ -208,7 +237,7 @@ def _kind(config: ModelConfig, dtype: torch.dtype) -> str:
 
 def _assign(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     state = {
-        name: nn.Parameter(value, requires_grad=False) if value.is_floating_point() else value
+        name: value if name.endswith(_QUANTIZED_PARTS) else nn.Parameter(value, requires_grad=False)
         for name, value in weights.items()
     }
     model.load_state_dict(state, strict=False, assign=True)

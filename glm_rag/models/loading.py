@@ -34,7 +34,6 @@ class ModelInfo:
         kv_bytes_per_token: KV cache of one token, by dtype.
         full_window_bytes: weights plus the cache of a full context window, by dtype.
         tokenizer: file that the tokenizer reads.
-        runs: whether this version can run it; `note` says why not.
     """
 
     path: str
@@ -51,7 +50,6 @@ class ModelInfo:
     kv_bytes_per_token: Mapping[str, int]
     full_window_bytes: Mapping[str, int]
     tokenizer: str
-    runs: bool
     note: str
 
 
@@ -190,10 +188,10 @@ def model_info(folder: Path) -> ModelInfo:
     Raises:
         ModelNotFoundError: no model folder. ModelError: broken, or of another architecture.
     """
-    config = ModelConfig.from_folder(folder)
+    config = ModelConfig.from_folder(folder).quantized("auto")
     files = find_weight_files(folder)
     spec = _spec_of(config, folder)
-    weights = {dtype: config.num_parameters * size for dtype, size in _BYTES.items()}
+    weights = {dtype: config.weight_bytes(size) for dtype, size in _BYTES.items()}
     cache = {dtype: config.cache_values_per_token * size for dtype, size in _BYTES.items()}
     return ModelInfo(
         path=str(folder),
@@ -210,7 +208,6 @@ def model_info(folder: Path) -> ModelInfo:
         kv_bytes_per_token=cache,
         full_window_bytes={d: weights[d] + config.seq_length * cache[d] for d in _BYTES},
         tokenizer=_tokenizer_file(folder),
-        runs=not config.quantization_bit,
         note=spec.note if spec else "",
     )
 
@@ -233,8 +230,8 @@ def _tokenizer_file(folder: Path) -> str:
 
 
 def _file_dtype(config: ModelConfig, weights: Path) -> str:
-    if config.quantization_bit:
-        return f"int{config.quantization_bit}"
+    if config.quantization:
+        return f"int{config.quantization.bits}"
     if weights.suffix != ".safetensors":
         raw = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
         return str(raw.get("torch_dtype", "float16"))

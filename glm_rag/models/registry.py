@@ -56,7 +56,6 @@ class ModelSpec:
         context_window: tokens.
         languages: those it was trained to answer in.
         expect: values in config.json that tell this model from its siblings.
-        runs: whether this version of glm-rag can run it; `note` says why not.
     """
 
     name: str
@@ -70,7 +69,6 @@ class ModelSpec:
     modelscope_id: str = ""
     wheel: Wheel | None = None
     expect: Mapping[str, float] = field(default_factory=dict)
-    runs: bool = True
     note: str = ""
     languages: tuple[Language, ...] = ("en", "zh")
 
@@ -101,8 +99,6 @@ The weights of ChatGLM2-6B come under the ChatGLM2-6B License. In short
     url="https://github.com/zai-org/ChatGLM2-6B/blob/main/MODEL_LICENSE",
     needs_consent=True,
 )
-
-_INT4_NOTE = "can be pulled; this version cannot run int4 weights yet"
 
 _SPECS = (
     ModelSpec(
@@ -144,8 +140,6 @@ _SPECS = (
         hf_id="zai-org/chatglm2-6b-32k-int4",
         modelscope_id="ZhipuAI/ChatGLM2-6B-32k-int4",
         expect=MappingProxyType({"rope_ratio": 16, "quantization_bit": 4}),
-        runs=False,
-        note=_INT4_NOTE,
     ),
     ModelSpec(
         name="chatglm2-6b",

@@ -29,7 +29,7 @@ struct Bytes {
 };
 
 // Rows and blocks of 16 columns whose sums stay in registers; measured best of the shapes tried.
-constexpr int TILE_ROWS = 4, TILE_BLOCKS = 3, NARROW_BLOCKS = 4, ATTENTION_ROWS = 8;
+constexpr int TILE_ROWS = 4, TILE_BLOCKS = 3, ATTENTION_ROWS = 8;
 
 INLINE F set1(float x) { return {_mm512_set1_ps(x)}; }
 INLINE I set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
@@ -91,7 +91,7 @@ struct Bytes {
   __m256i a, b;
 };
 
-constexpr int TILE_ROWS = 2, TILE_BLOCKS = 2, NARROW_BLOCKS = 2, ATTENTION_ROWS = 4;
+constexpr int TILE_ROWS = 2, TILE_BLOCKS = 2, ATTENTION_ROWS = 4;
 
 INLINE F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 INLINE I set1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }

@@ -21,7 +21,7 @@ from tiny_checkpoints import (
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.engine import Engine
 from glm_rag.engine.generate import all_logits
-from glm_rag.errors import CheckpointError, ConfigError, ModelError, ModelNotFoundError
+from glm_rag.errors import CheckpointError, ConfigError, ModelNotFoundError
 
 MAPS = Path("/proc/self/maps")
 LAYOUTS = ["safetensors", "bin", "sharded-safetensors", "sharded-bin"]
@@ -210,14 +210,6 @@ def test_folders_without_model_or_weights_say_so(tmp_path):
     write_checkpoint(tmp_path, layout="bin")
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
-        Engine.load(tmp_path)
-
-
-def test_quantized_checkpoints_are_refused_by_name(tmp_path):
-    write_checkpoint(tmp_path)
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_bit": 4}))
-    with pytest.raises(ModelError, match="quantized to 4 bits"):
         Engine.load(tmp_path)
 
 

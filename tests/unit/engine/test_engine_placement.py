@@ -14,12 +14,26 @@ from glm_rag.errors import ConfigError, ModelError
 from glm_rag.types import SamplingParams
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-SMALL, LARGE = 135_000_000, 6_243_584_000
+SMALL = TINY
+LARGE = replace(TINY, num_layers=28, hidden_size=4096, ffn_hidden_size=13696)
+QUANTIZED = LARGE.quantized("int4")
 
 
-@pytest.mark.parametrize(("size", "expected"), [(SMALL, torch.float32), (LARGE, torch.bfloat16)])
-def test_auto_dtype_on_the_cpu_depends_on_size(size, expected):
-    assert placement.choose_dtype("auto", CPU, size) == expected
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(SMALL, torch.float32), (LARGE, torch.bfloat16), (QUANTIZED, torch.float32)],
+)
+def test_auto_dtype_on_the_cpu_depends_on_size(config, expected):
+    assert placement.choose_dtype("auto", CPU, config) == expected
+
+
+def test_keys_and_values_of_a_quantized_model_take_16_bits_on_the_cpu():
+    assert placement.choose_kv_dtype("auto", CPU, QUANTIZED) == torch.bfloat16
+    assert placement.choose_kv_dtype("auto", CPU, LARGE) is None
+    assert placement.choose_kv_dtype("auto", CUDA, QUANTIZED) is None
+    assert placement.choose_kv_dtype("int8", CPU, LARGE) == torch.int8
+    with pytest.raises(ConfigError, match="kv_cache must be"):
+        placement.choose_kv_dtype("int4", CPU, LARGE)
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])

@@ -49,12 +49,6 @@ def test_list_shows_every_model_and_its_state(run, chatglm2_folder):
     assert set(states.values()) == {"not pulled"}
 
 
-def test_list_says_which_model_cannot_run_yet(run):
-    rows = {row["name"]: row for row in json.loads(run("list", "--json").stdout)}
-    assert not rows["chatglm2-6b-32k-int4"]["runs"]
-    assert "cannot run int4" in rows["chatglm2-6b-32k-int4"]["note"]
-
-
 def test_pull_says_where_the_model_is_and_json_stays_json(run, tiny_smollm2, tiny_gguf, models_dir):
     shown = run("pull", "smollm2-135m", "--from", str(tiny_gguf))
     assert shown.exit_code == 0
@@ -126,3 +120,34 @@ def test_brackets_in_a_folder_name_are_no_markup(run, chatglm2_folder):
 
 def test_a_name_too_long_for_the_file_system_is_one_line(run):
     assert isinstance(run("info", "x" * 5000).exception, ModelNotFoundError)
+
+
+def test_convert_saves_a_model_under_a_telling_name(run, smollm2, models_dir):
+    models_dir.mkdir(parents=True, exist_ok=True)
+    (models_dir / "mine").symlink_to(smollm2, target_is_directory=True)
+    shown = run("convert", "mine", "--quantize", "int8", "--group", "128")
+    assert shown.exit_code == 0
+    assert f"Saved in {models_dir / 'mine-int8-g128'}" in shown.stdout
+    info = json.loads(run("info", "mine-int8-g128", "--json").stdout)
+    assert info["file_dtype"] == "int8"
+    assert info["size_bytes"] < 0.3 * sum(f.stat().st_size for f in smollm2.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name what to round the weights to"),
+        (("--quantize", "int4", "--group", "48"), "group must be one of 32, 128"),
+    ],
+)
+def test_convert_says_what_is_missing(run, smollm2, arguments, message):
+    failed = run("convert", str(smollm2), *arguments)
+    assert isinstance(failed.exception, ConfigError)
+    assert message in str(failed.exception)
+
+
+def test_convert_never_overwrites(run, smollm2, tmp_path):
+    (tmp_path / "out").mkdir()
+    failed = run("convert", str(smollm2), "--quantize", "int4", "--out", str(tmp_path / "out"))
+    assert isinstance(failed.exception, ConfigError)
+    assert "exists" in str(failed.exception)
