@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--model", default=str(ROOT / ".cache" / "models" / "smollm2-135m"))
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--threads", type=int)
