@@ -20,16 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from support import llama_cpp
 from support.child import run_child
-from support.random_models import Shape, write_converted, write_gguf
-from support.record import RESULTS, print_table, save, warn_if_busy
+from support.random_models import SHAPES, converted_folder, write_gguf
+from support.record import CACHE, RESULTS, print_table, progress, save, warn_if_busy
 
 PROMPT = 512
 CONTEXTS = (0, 2048)
 DECODE_TOKENS = 16
-SHAPES = {"6b": Shape(), "tiny": Shape(layers=2, hidden=512, ffn=1024, heads=4, vocab=4096)}
 _GLM_RAG = "from glm_rag.cli.main import main; main()"
 
 
@@ -87,11 +85,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     shape, cache = SHAPES[options.shape], options.cache
     program = llama_cpp.find_llama_bench(cache, options.llama_bench, jobs=options.threads)
     gguf = cache / f"{options.shape}-q4_0.gguf"
-    ours = cache / f"{options.shape}-int4-g{options.group}-e{options.embedding_bits}"
     if not gguf.is_file():
         write_gguf(gguf, shape)
-    if not (ours / "config.json").is_file():
-        write_converted(ours, shape, group=options.group, embedding_bits=options.embedding_bits)
+    bits = options.embedding_bits
+    ours = converted_folder(cache, options.shape, group=options.group, embedding_bits=bits)
     load = warn_if_busy()
     turns: dict[str, list[Turn]] = {"llama.cpp": [], "glm-rag": []}
     for number in range(options.turns):
@@ -116,10 +113,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
@@ -134,9 +127,7 @@ def main() -> None:
     )
     parser.add_argument("--shape", choices=SHAPES, default="6b", help="tiny: to try the script")
     parser.add_argument("--llama-bench", type=Path, help="default: from PATH, else built")
-    parser.add_argument(
-        "--cache", type=Path, default=platformdirs.user_cache_path("glm-rag") / "benchmarks"
-    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)

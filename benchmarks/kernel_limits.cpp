@@ -28,10 +28,10 @@ double time_threads(int threads, const std::function<void(int)>& work) {
   for (int t = 0; t < threads; ++t)
     pool.emplace_back([&, t] {
       ++ready;
-      while (!go) _mm_pause();
+      while (!go) std::this_thread::yield();  // spinning would hang under a real-time policy
       work(t);
     });
-  while (ready < threads) _mm_pause();
+  while (ready < threads) std::this_thread::yield();
   auto start = Clock::now();
   go = true;
   for (auto& thread : pool) thread.join();

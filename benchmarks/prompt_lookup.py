@@ -1,14 +1,18 @@
 """How much faster is an answer that quotes its passage when prompt lookup drafts its tokens?
 
-    python benchmarks/prompt_lookup.py [--data FOLDER] [--model FOLDER] [--questions N]
+    python benchmarks/prompt_lookup.py [--quantize int8] [--questions N] [--quotes N]
+    python benchmarks/prompt_lookup.py --rows-of FOLDER
 
 XQuAD, English: the question's paragraph is the only passage, in the prompt that the Assistant
-builds, once with the question and once asking for the sentence that holds the answer. Greedy
-answers of the small real model in float32, plain and speculative in turns (A B A B) over one KV
-cache, so that only decoding is timed: from the first id to the last. Texts must be the same.
+builds, with the question, and asking for the sentence that holds the answer (`quotes`). Greedy
+answers of the small real model, plain and speculative in turns (A B A B) over one KV cache, so
+that only decoding is timed: from the first id to the last. Texts must be the same.
 
 Rows: `all` answers of at least 8 tokens; `quoting`: those whose longest run of words that stands
 in the passage is at least 60 % of the answer; `free`: the others.
+
+`--rows-of` measures one pass of 1 to 16 tokens behind a context of 512 instead, in turns: what
+drafts cost (`prompt_lookup.py` of the engine has the ratios).
 """
 
 from __future__ import annotations
@@ -16,9 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -27,16 +29,19 @@ from typing import Any
 
 import torch
 from langchain_core.documents import Document
+from support.record import RESULTS, ROOT, print_table, save, warn_if_busy
 
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.engine import Engine
+from glm_rag.engine.generate import decode
 from glm_rag.grounding import REFUSAL_SENTENCE
+from glm_rag.models.bench import filled_cache, quantization
 from glm_rag.prompting import build_turns, render_passages
 from glm_rag.types import Passage, SamplingParams
 
-ROOT = Path(__file__).resolve().parents[1]
 LEAST_TOKENS = 8
 QUOTING = 0.6
+CONTEXT, PASSES, REPEATS = 512, (1, 2, 4, 8, 12, 16), 15
 SPECULATIVE = SamplingParams(max_tokens=128, temperature=0)
 PLAIN = replace(SPECULATIVE, speculate=False)
 ASK_FOR_QUOTE = "Quote the sentence of the passage that answers this question: {question}"
@@ -127,10 +132,10 @@ def quoted_share(answer: str, paragraph: str) -> float:
 
 def row(cases: list[Case]) -> dict[str, Any]:
     if not cases:
-        return {"answers": 0}
+        return {"number": 0}
     drafted = sum(case.drafted for case in cases)
     return {
-        "answers": len(cases),
+        "number": len(cases),
         "tokens (median)": statistics.median(case.num_tokens for case in cases),
         "plain tok/s": round(1 / statistics.median(case.plain for case in cases), 1),
         "speculative tok/s": round(1 / statistics.median(case.speculative for case in cases), 1),
@@ -142,12 +147,13 @@ def row(cases: list[Case]) -> dict[str, Any]:
     }
 
 
-def rows(engine: Engine, questions: list[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+def rows(engine: Engine, data: Path, questions: int, quotes: int) -> dict[str, dict[str, Any]]:
     result = {}
-    for kind, template in (("question", "{question}"), ("quote", ASK_FOR_QUOTE)):
+    kinds = (("question", "{question}", questions), ("quote", ASK_FOR_QUOTE, quotes))
+    for kind, template, count in kinds:
         measured = [
             measure(engine, prompt_ids(engine, t, p, template.format(question=q)), p)
-            for t, p, q in questions
+            for t, p, q in load(data, count)
         ]
         cases = [case for case in measured if case is not None]
         result[f"{kind}: all"] = row(cases)
@@ -156,43 +162,67 @@ def rows(engine: Engine, questions: list[tuple[str, str, str]]) -> dict[str, dic
     return result
 
 
+def row_costs(engine: Engine) -> dict[int, float]:
+    """Median milliseconds of one pass over 1 to 16 tokens behind a context."""
+    cache = filled_cache(engine, CONTEXT, room=max(PASSES))
+    seconds: dict[int, list[float]] = {count: [] for count in PASSES}
+    for _ in range(REPEATS):
+        for count, found in seconds.items():
+            started = time.perf_counter()
+            decode(engine.model, list(range(count)), cache)
+            found.append(time.perf_counter() - started)
+            cache.truncate(CONTEXT)
+    return {count: round(1000 * statistics.median(found), 2) for count, found in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    named = os.environ.get("GLM_RAG_TEST_DATA")
-    data = Path(named) if named else ROOT.parent / "shared" / "data"
+    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "models" / "smollm2-135m")
+    parser.add_argument("--quantize", choices=("auto", "int8", "int4"), default="auto")
     parser.add_argument("--questions", type=int, default=30)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--quotes", type=int, default=90, help="prompts that ask for a quotation")
+    parser.add_argument("--rows-of", type=Path, nargs="+", help="measure passes of these models")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    load_before = warn_if_busy()
+    if options.rows_of:
+        found = [pass_row(path, kind) for path in options.rows_of for kind in kinds_of(path)]
+        values = {"load_before": load_before, "threads": torch.get_num_threads(), "rows": found}
+        save(options.out, "prompt_lookup_rows", ("glm-rag", "torch"), values)
+        print_table(found)
+        return
     started = time.perf_counter()
-    engine = Engine.load(options.model)
+    engine = Engine.load(options.model, quantize=options.quantize)
+    weights = quantization(engine) or str(engine.dtype).removeprefix("torch.")
     result = {
-        "benchmark": "prompt_lookup",
         "model": engine.name,
-        "dtype": str(engine.dtype).removeprefix("torch."),
+        "weights": weights,
         "threads": torch.get_num_threads(),
+        "load_before": load_before,
         "questions": options.questions,
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",
-        "versions": {"torch": torch.__version__},
-        "rows": rows(engine, load(options.data, options.questions)),
+        "quotes": options.quotes,
+        "rows": rows(engine, options.data, options.questions, options.quotes),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    out = options.out / "prompt_lookup.json"
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    columns = list(result["rows"]["question: all"])
-    print("| answers | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, values in result["rows"].items():
-        print(f"| {name} | " + " | ".join(str(values.get(c, "-")) for c in columns) + " |")
+    name = "prompt_lookup" + ("" if options.quantize == "auto" else f"_{options.quantize}")
+    save(options.out, name, ("glm-rag", "torch"), result)
+    print_table([{"answers": kind} | values for kind, values in result["rows"].items()])
 
 
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+def kinds_of(folder: Path) -> tuple[str, ...]:
+    """How a folder's weights can be loaded: a converted one only as it is."""
+    converted = "quantization" in json.loads((folder / "config.json").read_text("utf-8"))
+    return ("auto",) if converted else ("auto", "int8", "int4")
+
+
+def pass_row(folder: Path, quantize: str) -> dict[str, Any]:
+    engine = Engine.load(folder, quantize=quantize)
+    weights = quantization(engine) or str(engine.dtype).removeprefix("torch.")
+    costs = row_costs(engine)
+    row = {"model": engine.name, "weights": weights, "one, ms": costs[1]}
+    return row | {f"{n} rows": round(costs[n] / costs[1], 2) for n in PASSES[1:]}
 
 
 if __name__ == "__main__":

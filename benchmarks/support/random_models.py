@@ -44,6 +44,17 @@ class Shape:
         yield block + "ffn_down.weight", self.hidden, self.ffn
 
 
+SHAPES = {"6b": Shape(), "tiny": Shape(layers=2, hidden=512, ffn=1024, heads=4, vocab=4096)}
+
+
+def converted_folder(cache: Path, shape: str, *, group: int = 32, embedding_bits: int = 8) -> Path:
+    """A converted int4 checkpoint in the cache folder, written if it is not there yet."""
+    folder = cache / f"{shape}-int4-g{group}-e{embedding_bits}"
+    if not (folder / "config.json").is_file():
+        write_converted(folder, SHAPES[shape], group=group, embedding_bits=embedding_bits)
+    return folder
+
+
 def write_gguf(path: Path, shape: Shape) -> None:
     """A Q4_0 model file (architecture chatglm) without a tokenizer, for llama-bench."""
     import gguf

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.prompt_lookup import PromptLookup
+from glm_rag.engine.prompt_lookup import COSTS, NATIVE_COSTS, PromptLookup
 from glm_rag.engine.running_answer import RunningAnswer
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.engine.tokenizer import Tokenizer
@@ -123,7 +123,8 @@ def stream_answer(
     cache.truncate(cached)
     expected = min(params.max_tokens, EXPECTED_ANSWER)
     cache.reserve(cache.num_prefix + len(prompt_ids) + expected)
-    lookup = PromptLookup(prompt_ids, enabled=params.speculate)
+    costs = COSTS if model.native is None else NATIVE_COSTS
+    lookup = PromptLookup(prompt_ids, enabled=params.speculate, costs=costs)
     answer = RunningAnswer(tokenizer, params)
     tokens = stream_tokens(
         model,

@@ -6,17 +6,18 @@ more than one (prompt lookup decoding, github.com/apoorvumang/prompt-lookup-deco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 
 _NGRAMS = (3, 2)  # longest first
 # How often a guess comes true before anything is known: a pair of ids has to prove itself.
 _FIRST_RATES = {3: 0.45, 2: 0.3}
 _MEMORY = 0.8  # weight of the past in a rate
-# Draft length to the cost of its pass, in passes of one token, on two CPU cores: 4 rows cost 1.2
-# to 1.7, 8 rows 1.9 to 2.7 with 4-bit and float32 weights, and 2 or 3 rows no less than 4.
-_COSTS = {3: 1.6, 7: 2.5, 11: 3.1}
-MAX_DRAFT = max(_COSTS)
+# Draft length to the cost of its pass, in passes of one token, on two CPU cores; measured by
+# benchmarks/prompt_lookup.py --rows-of. 2 or 3 rows of float32 cost no less than 4.
+COSTS = {3: 1.6, 7: 1.8, 11: 2.1}
+# The native kernels read the weights once for all rows.
+NATIVE_COSTS = {1: 1.1, 3: 1.15, 7: 1.45, 11: 1.7, 15: 2.0}
 
 
 class PromptLookup:
@@ -25,12 +26,22 @@ class PromptLookup:
     How often a guess came true is counted for every token, drafted or not, so that nothing is
     spent on trials where guesses fail.
 
+    Args:
+        costs: of a pass by its draft length, in passes of one token.
+
     Attributes:
         drafted: tokens given out to verify. accepted: those of them that came true.
     """
 
-    def __init__(self, token_ids: Sequence[int], *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        token_ids: Sequence[int],
+        *,
+        enabled: bool = True,
+        costs: Mapping[int, float] = COSTS,
+    ) -> None:
         self.drafted = self.accepted = 0
+        self._costs = costs
         self._enabled = enabled
         self._ids: list[int] = []
         self._followed_at: dict[tuple[int, ...], int] = {}
@@ -48,7 +59,7 @@ class PromptLookup:
         for ngram in _NGRAMS:
             start = self._followed_at.get(tuple(self._ids[-ngram:]))
             if start is not None:
-                length = min(best_length(self._rates[ngram]), most)
+                length = min(best_length(self._rates[ngram], self._costs), most)
                 self._ngram, self._guess = ngram, self._copy(start, length + 1)
                 self._num_drafted = length
                 break
@@ -84,10 +95,10 @@ class PromptLookup:
         self._ids.append(token_id)
 
 
-def best_length(rate: float) -> int:
+def best_length(rate: float, costs: Mapping[int, float] = COSTS) -> int:
     """Draft length with the most tokens per time, if each draft comes true at this rate."""
     best, best_speed = 0, 1.0
-    for length, cost in _COSTS.items():
+    for length, cost in costs.items():
         speed = sum(rate**step for step in range(length + 1)) / cost
         if speed > best_speed:
             best, best_speed = length, speed

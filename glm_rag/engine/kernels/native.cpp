@@ -20,7 +20,7 @@ namespace {
 
 constexpr int UNIT = 32;           // columns unrolled at once; groups are multiples of it
 constexpr int MAX_DEPTH = 4096;    // columns unpacked at once: 48 channels stay in the L2 cache
-constexpr int FEW_ROWS = 8;        // up to here unpacking costs less than writing it down
+constexpr int FEW_ROWS = 64;        // up to here unpacking costs less than writing it down
 constexpr int KEYS = 64;           // keys of one attention step
 constexpr int MAX_QUERY_ROWS = 192;
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import stat
 import sys
+import time
+from dataclasses import replace
 
 import engine_vs_llama_cpp
 import gguf
 import kernel_limits
+import long_context
 import numpy as np
+import prefix_reuse
 import pytest
 import quantization_quality
 import torch
 from quantization_quality import Outcome
 from safetensors.torch import load_file
-from support import llama_cpp
+from support import llama_cpp, random_models
 from support.child import run_child
-from support.random_models import Shape, write_converted, write_gguf
+from support.random_models import Shape, converted_folder, write_converted, write_gguf
 from support.record import save
 
 from glm_rag.engine.config import ModelConfig, Quantization
@@ -150,6 +154,35 @@ def test_quality_is_stated_relative_to_the_reference():
     assert row["same next token, %"] == row["same tokens, %"] == 75.0
     assert row["equal answers, %"] == 50.0
     assert row["first difference"] == (64 + 1) / 2
+
+
+def test_a_model_in_the_cache_folder_is_written_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(random_models.SHAPES, "6b", TINY)
+    folder = converted_folder(tmp_path, "6b")
+    weights = folder / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert converted_folder(tmp_path, "6b") == folder
+    assert weights.stat().st_mtime_ns == written
+    assert converted_folder(tmp_path, "6b", embedding_bits=4) != folder
+
+
+def test_a_passage_that_one_process_read_is_not_read_again(tmp_path):
+    write_converted(tmp_path / "m", replace(TINY, window=1024), group=32)
+    same = {"folder": str(tmp_path / "m"), "kv_type": "int8", "threads": 1}
+    prefix_reuse.run_job("read", json.dumps(same | {"store": str(tmp_path / "kv")}))
+    asked = same | {"turn": 0, "started": time.monotonic()}
+    cold = prefix_reuse.run_job("ask", json.dumps(asked | {"store": None}))
+    warm = prefix_reuse.run_job("ask", json.dumps(asked | {"store": str(tmp_path / "kv")}))
+    assert cold["cached"] == 0
+    assert warm["cached"] == prefix_reuse.SYSTEM + prefix_reuse.PASSAGE
+    assert warm["whole"] >= warm["without imports"] >= warm["loading"] > 0
+
+
+def test_a_long_context_is_filled_and_only_its_end_is_read(tmp_path):
+    write_converted(tmp_path, replace(TINY, window=1024), group=32)
+    row = long_context.probe(tmp_path, "bfloat16", 1024, 128, threads=1)
+    assert (row["context"], row["read"]) == (1024, 128)
+    assert row["decode, tok/s"] > 0
 
 
 def test_a_result_says_where_and_with_what_it_was_measured(tmp_path):

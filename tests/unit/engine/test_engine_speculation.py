@@ -13,7 +13,7 @@ from tiny_checkpoints import TINY, build_model, byte_tokenizer, random_weights, 
 
 from glm_rag.engine import generate
 from glm_rag.engine.engine import Engine
-from glm_rag.engine.prompt_lookup import MAX_DRAFT, PromptLookup, best_length
+from glm_rag.engine.prompt_lookup import COSTS, NATIVE_COSTS, PromptLookup, best_length
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.types import SamplingParams
 
@@ -263,12 +263,20 @@ def test_drafts_follow_the_longest_and_latest_match():
     assert PromptLookup([]).draft(5) == []
 
 
-@given(st.floats(0, 1))
-def test_draft_lengths_grow_with_success(rate):
-    assert 0 <= best_length(rate) <= MAX_DRAFT
-    assert best_length(rate) <= best_length(min(rate + 0.1, 1))
-    assert best_length(0.1) == 0
-    assert best_length(0.95) == MAX_DRAFT
+@pytest.mark.parametrize("costs", [COSTS, NATIVE_COSTS])
+@given(rate=st.floats(0, 1))
+def test_draft_lengths_grow_with_success(costs, rate):
+    assert 0 <= best_length(rate, costs) <= max(costs)
+    assert best_length(rate, costs) <= best_length(min(rate + 0.1, 1), costs)
+    assert best_length(0.05, costs) == 0
+    assert best_length(0.95, costs) == max(costs)
+
+
+def test_a_cheap_pass_is_tried_at_a_lower_rate():
+    ids = [1, 2, 3, 9, 9, 9, 9, 1, 2, 3]
+    dear = PromptLookup(ids, costs={3: 3.9})
+    assert dear.draft(8) == []
+    assert len(PromptLookup(ids, costs={3: 1.1}).draft(8)) == 3
 
 
 # ---------------------------------------------------------------- ends in the middle of a draft
