@@ -13,12 +13,13 @@ from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.kernels import native
 from glm_rag.engine.linear import QuantizedLinear
 from glm_rag.engine.quantize import LANES
+from glm_rag.errors import ConfigError
 
 _CACHE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
 class NativeBlocks:
-    """Addresses of the weights of a model, which must outlive it, and the calls over them.
+    """Addresses of the weights of a model, and the calls over them.
 
     A block is one call, so that the threads stay awake from its first product to its last and
     activations are quantized once for each product that reads them.
@@ -27,6 +28,8 @@ class NativeBlocks:
     def __init__(self, library: native.Native, config: ModelConfig, layers: nn.ModuleList) -> None:
         self._library = library
         self._blocks = [_describe(config, layer) for layer in layers]
+        # Moving the model makes new tensors; the old addresses must stay valid all the same.
+        self._kept = [*layers.parameters(), *layers.buffers()]
 
     @staticmethod
     def serves(config: ModelConfig, dtype: torch.dtype, layers: nn.ModuleList) -> bool:
@@ -47,6 +50,8 @@ class NativeBlocks:
             cos_sin: rows of the rotary table `[S, R / 2, 2]`.
             cache: of one sequence, with room for S more columns.
         """
+        if len(cos_sin) != hidden.shape[1]:
+            raise ConfigError("the tokens go beyond the model's context window")
         hidden = hidden.contiguous()
         cos_sin = cos_sin.float().contiguous()
         num_new = hidden.shape[1]

@@ -131,7 +131,9 @@ class PrefixFiles:
         self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        self._seen.pop(path.name, None)
+        ids = self._seen.pop(path.name, None)
+        if ids is not None and ids in self._index and self._index.get(ids) == path:
+            self._index.pop(ids)
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -216,10 +216,12 @@ def _check_tensor(path: Path, name: str, value: Tensor, expected: torch.Size | N
             f"{path} holds the tensor {_ROOT}{name}, which is none of this model's or there twice"
         )
     _check_shape(path, name, value, expected)
-    if not value.is_floating_point() and value.dtype != torch.uint8:
-        raise CheckpointError(
-            f"{path}: {_ROOT}{name} holds {value.dtype} values, not floating point"
-        )
+    packed, scales = _QUANTIZED_PARTS
+    wanted = {packed: torch.uint8, scales: torch.float16}
+    exact = wanted.get(name[name.rfind(".") :])
+    if value.dtype != exact if exact else not value.is_floating_point():
+        kind = str(exact or "floating point").removeprefix("torch.")
+        raise CheckpointError(f"{path}: {_ROOT}{name} holds {value.dtype} values, not {kind}")
 
 
 def _check_shape(path: Path, name: str, value: Tensor, expected: torch.Size) -> None:

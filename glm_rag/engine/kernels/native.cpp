@@ -24,7 +24,7 @@ constexpr int FEW_ROWS = 64;        // up to here unpacking costs less than writ
 constexpr int KEYS = 64;           // keys of one attention step
 constexpr int MAX_QUERY_ROWS = 192;
 
-// Never destroyed: its threads sleep on it until the process is gone.
+// These and the buffers below are never destroyed: threads may use them until the process is gone.
 Pool& pool = *new Pool;
 std::mutex& engine_lock = *new std::mutex;  // one call at a time: pool and scratch are shared
 
@@ -88,7 +88,8 @@ struct ActivationBuffer {
   std::vector<int8_t> q;
   std::vector<float> scales;
   std::vector<int32_t> offsets;
-} activation_buffer;
+};
+ActivationBuffer& activation_buffer = *new ActivationBuffer;
 
 // Columns that share an activation scale: the more, the less of the time goes into scaling sums.
 int act_columns(int columns, int group) {
@@ -500,7 +501,7 @@ void attend(const Block& block, const Cache& cache, const float* qkv, int tokens
   // A single token has few rows: then its keys are shared out as well.
   const int most = (cache.length + 255) / 256;
   const int splits = std::max(1, std::min(most, (pool.size() + jobs - 1) / jobs));
-  static std::vector<Rows> all;
+  static std::vector<Rows>& all = *new std::vector<Rows>;
   if (splits > 1 && all.size() < size_t(jobs) * splits) all.resize(size_t(jobs) * splits);
   const float scale = 1 / std::sqrt(float(dim));
 
@@ -584,7 +585,8 @@ void rotate_and_store(const Block& block, const Cache& cache, const float* cos_s
 
 struct Scratch {
   std::vector<float> qkv, context, inner;
-} shared;
+};
+Scratch& shared = *new Scratch;
 
 }  // namespace
 

@@ -52,6 +52,7 @@ INLINE F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
 INLINE F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
 INLINE F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 INLINE F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+INLINE F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 INLINE F abs(F a) { return {_mm512_abs_ps(a.v)}; }
 INLINE float sum(F a) { return _mm512_reduce_add_ps(a.v); }
 INLINE float largest(F a) { return _mm512_reduce_max_ps(a.v); }
@@ -123,6 +124,7 @@ INLINE F fma(F x, F y, F z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 INLINE F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+INLINE F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 INLINE F abs(F x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
@@ -158,9 +160,7 @@ INLINE void store_int8(int8_t* p, I x) {
 }
 INLINE __m256 scale_half(__m256 x, __m256 n) {
   __m256i exponent = _mm256_slli_epi32(
-      _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_max_ps(n, _mm256_set1_ps(-126.0f))),
-                       _mm256_set1_epi32(127)),
-      23);
+      _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
 }
 INLINE F times_power_of_two(F x, F n) { return {scale_half(x.a, n.a), scale_half(x.b, n.b)}; }
@@ -206,10 +206,10 @@ INLINE I dot(I acc, Bytes w, int32_t four) {
 
 #endif
 
-// e^x for x <= 88: 2^n * p(r), n = round(x / ln 2), |r| <= ln 2 / 2. The polynomial is the Taylor
+// e^x, x cut to what a float's exponent holds: 2^n * p(r), n = round(x / ln 2), |r| <= ln 2 / 2. The polynomial is the Taylor
 // series to r^6 / 720; its relative error on this range is below 2e-7.
 INLINE F exp(F x) {
-  x = max(x, set1(-87.0f));
+  x = min(max(x, set1(-87.0f)), set1(88.0f));
   F n = nearest(x * set1(1.44269504f));
   F r = fma(n, set1(-0.693359375f), x);
   r = fma(n, set1(2.12194440e-4f), r);

@@ -73,6 +73,18 @@ def test_a_row_does_not_depend_on_how_many_there_are(linear, bits, group):
         assert torch.equal(linear(x[:rows], weight), together[:rows])
 
 
+def test_the_number_of_threads_may_change_between_calls(library, linear):
+    """More threads than cores, fewer, more again: no job is lost or done twice."""
+    weight = random_weight(4, 32, 300, 64)
+    x = torch.randn(9, 64, generator=torch.Generator().manual_seed(4))
+    expected = linear(x, weight)
+    for threads in (4, 2, 5, 1, 3) * 40:
+        library.set_threads(threads)
+        assert torch.equal(linear(x, weight), expected)
+        assert torch.equal(linear(x, weight), expected)
+    library.set_threads(2)
+
+
 def test_threads_do_not_change_a_bit(library, linear):
     weight = random_weight(4, 32, 200, 512)
     x = torch.randn(33, 512, generator=torch.Generator().manual_seed(3))

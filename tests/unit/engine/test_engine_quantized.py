@@ -94,6 +94,21 @@ def test_compiled_blocks_agree_with_the_modules(tmp_path, shape, rule):
     assert difference(compiled, engine.logits(IDS)) < 0.01
 
 
+@pytest.mark.parametrize("backend", ["native-avx512", "native-avx2"])
+def test_closed_gates_stay_closed(tmp_path, backend):
+    """e^x must not leave its range where a gate is far below zero."""
+    weights = random_weights(SHAPE)
+    for name, value in weights.items():
+        if "dense_h_to_4h" in name:
+            value[: SHAPE.ffn_hidden_size] *= 300
+    folder = write_checkpoint(tmp_path, SHAPE, weights=weights)
+    engine = load(folder, prefer=backend, quantize="int8", kv_cache="float32")
+    assert engine.model.native is not None
+    compiled = engine.logits(IDS)
+    engine.model.native = None
+    assert difference(compiled, engine.logits(IDS)) < 0.01
+
+
 def test_a_wrong_rotary_rule_shows(tmp_path):
     right = load(write_checkpoint(tmp_path / "a", replace(SHAPE, rope_ratio=16.0)))
     wrong = load(write_checkpoint(tmp_path / "b", replace(SHAPE, rope_ratio=1.0)))
@@ -276,6 +291,19 @@ def test_a_saved_model_of_the_wrong_shape_is_refused_by_name(folder, tmp_path):
     file = saved / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"ffn_hidden_size": 128}))
     with pytest.raises(CheckpointError, match=r"dense_.*packed has shape"):
+        Engine.load(saved)
+
+
+@pytest.mark.parametrize(("part", "dtype"), [("scales", "bfloat16"), ("packed", "int8")])
+def test_a_saved_model_of_the_wrong_types_is_refused_by_name(folder, tmp_path, part, dtype):
+    from safetensors.torch import load_file
+
+    saved = save_quantized(folder, tmp_path / "saved", quantize="int4")
+    tensors = load_file(saved / "model.safetensors")
+    name = next(n for n in tensors if n.endswith(part))
+    tensors[name] = tensors[name].to(getattr(torch, dtype))
+    save_tensors(saved / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=rf"{part} holds torch.{dtype} values"):
         Engine.load(saved)
 
 
