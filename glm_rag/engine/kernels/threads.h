@@ -50,7 +50,12 @@ class Pool {
     }
     if (sleeping_.load(std::memory_order_acquire)) wake_.notify_all();
     take();
-    for (unsigned spins = 1; busy_.load(std::memory_order_acquire); spins++) rest(spins);
+    for (unsigned spins = 1; busy_.load(std::memory_order_acquire); spins++) {
+      _mm_pause();
+      // With more threads than processors the one waited for may need this one's. Not sooner: on
+      // a shared machine, who yields waits for a whole time slice of somebody else.
+      if (spins % PATIENCE == 0) std::this_thread::yield();
+    }
   }
 
  private:
@@ -75,7 +80,7 @@ class Pool {
     for (unsigned spins = 1; awake; spins++) {
       uint64_t now = job_.load(std::memory_order_acquire);
       if (now != seen) return now;
-      rest(spins);
+      _mm_pause();
       if (spins % 64 == 0 && std::chrono::steady_clock::now() - start > AWAKE) break;
     }
     std::unique_lock<std::mutex> guard(lock_);
@@ -85,14 +90,9 @@ class Pool {
     return job_.load(std::memory_order_acquire);
   }
 
-  // With more threads than processors the one waited for may need this one's.
-  static void rest(unsigned spins) {
-    _mm_pause();
-    if (spins % 1024 == 0) std::this_thread::yield();
-  }
-
   // Longer than what Python needs between two layers, shorter than anybody would notice.
   static constexpr std::chrono::microseconds AWAKE{200};
+  static constexpr unsigned PATIENCE = 1 << 16;  // about a millisecond
 
   std::vector<std::thread> workers_;
   std::mutex lock_;
