@@ -248,7 +248,8 @@ class Engine:
     ) -> Generator[tuple[int, GenerationDelta], None, None]:
         """Stream several answers at once; each is what `generate` gives for its prompt alone.
 
-        In 16 bit, rounding may tell nearly equal ids apart in another way than alone.
+        In 16 bit and with quantized weights, rounding may tell nearly equal ids apart in another
+        way than alone.
 
         Args:
             params: for all prompts, or one for each. `max_tokens` is clipped as in `generate`.
