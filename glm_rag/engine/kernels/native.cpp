@@ -171,12 +171,17 @@ template <int MR, int NB, int BITS, bool NIBBLES>
 INLINE void add_unit(const uint8_t* bytes, size_t block_bytes, const int8_t* q, size_t columns,
                      I (&sums)[MR][NB]) {
   if (NIBBLES) {
+    // A single sum would make each product wait for the one before; several hide that themselves.
+    constexpr bool SPLIT = MR * NB == 1;
+    I apart[MR][NB];
+    if (SPLIT) apart[0][0] = set1(0);
+    constexpr int AHEAD = MR == 1 ? 4096 : 2048;
 #pragma GCC unroll 4
     for (int word = 0; word < UNIT / 8; word++) {
       Bytes low[NB], high[NB];
       for (int b = 0; b < NB; b++) {
         const uint8_t* p = bytes + b * block_bytes + word * 64;
-        _mm_prefetch(reinterpret_cast<const char*>(p) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(p) + AHEAD, _MM_HINT_T0);
         Bytes v = load_bytes(p);
         low[b] = low_nibbles(v);
         high[b] = high_nibbles(v);
@@ -186,10 +191,12 @@ INLINE void add_unit(const uint8_t* bytes, size_t block_bytes, const int8_t* q, 
         int32_t next_four = load_i32(q + r * columns + word * 8 + 4);
         for (int b = 0; b < NB; b++) {
           sums[r][b] = dot<BITS>(sums[r][b], low[b], first_four);
-          sums[r][b] = dot<BITS>(sums[r][b], high[b], next_four);
+          I& other = SPLIT ? apart[r][b] : sums[r][b];
+          other = dot<BITS>(other, high[b], next_four);
         }
       }
     }
+    if (SPLIT) sums[0][0] = sums[0][0] + apart[0][0];
   } else {
 #pragma GCC unroll 8
     for (int quad = 0; quad < UNIT / 4; quad++) {
@@ -315,17 +322,20 @@ void blocks(const Matrix& w, const Activations& a, int block, bool add, float* o
 
 // out [rows, w.rows] = a w^T + bias, or += where `add`.
 void multiply(const Matrix& w, const Activations& a, bool add, float* out) {
-  constexpr int WIDE = TILE_BLOCKS;
-  const int num_blocks = w.rows / LANES, tasks = (num_blocks + WIDE - 1) / WIDE;
+  // One row of int4 is read fastest in one stream; int8, without unpacking, in several (measured).
+  const int wide = a.rows == 1 && w.bits == 4 ? 1 : TILE_BLOCKS;
+  const int num_blocks = w.rows / LANES, tasks = (num_blocks + wide - 1) / wide;
   // Few rows: long runs of memory per task; many rows: one unpacked piece.
-  const int run = a.rows <= FEW_ROWS ? std::max(1, std::min(8, tasks / (4 * pool.size()))) : 1;
+  const int most = a.rows <= FEW_ROWS ? 24 / wide : 1;
+  const int run = std::max(1, std::min(most, tasks / (4 * pool.size())));
   pool.run((tasks + run - 1) / run, [&](int i) {
     for (int t = i * run; t < std::min(tasks, (i + 1) * run); t++) {
-      int block = t * WIDE;
-      if (block + WIDE <= num_blocks)
-        blocks<WIDE>(w, a, block, add, out);
+      int block = t * wide;
+      if (wide == TILE_BLOCKS && block + wide <= num_blocks)
+        blocks<TILE_BLOCKS>(w, a, block, add, out);
       else
-        for (; block < num_blocks; block++) blocks<1>(w, a, block, add, out);
+        for (; block < std::min(num_blocks, (t + 1) * wide); block++)
+          blocks<1>(w, a, block, add, out);
     }
   });
   if (w.bias)
