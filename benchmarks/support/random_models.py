@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from glm_rag.engine.quantize import choose_group, packed_shapes
+from glm_rag.models.quantized import write_safetensors
 
 Q4_0_BLOCK = 32  # values that share a scale
 Q4_0_BYTES = 18  # a float16 scale and 32 half bytes
@@ -118,7 +120,10 @@ def write_converted(folder: Path, shape: Shape, *, group: int, embedding_bits: i
     """The same shape as a converted int4 checkpoint, with a tokenizer of single bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = dict(_converted_tensors(shape, group, embedding_bits))
-    _write_safetensors(folder / "model.safetensors", tensors)
+    write_safetensors(
+        folder / "model.safetensors",
+        {name: torch.from_numpy(tensor) for name, tensor in tensors.items()},
+    )
     (folder / "tokenizer.json").write_text(_byte_tokenizer(), encoding="utf-8")
     config = {
         "model_type": "chatglm",
@@ -175,22 +180,6 @@ def _converted_tensors(
         yield from matrix(block + "self_attention.dense", shape.hidden, heads)
         yield from matrix(block + "mlp.dense_h_to_4h", 2 * shape.ffn, shape.hidden)
         yield from matrix(block + "mlp.dense_4h_to_h", shape.hidden, shape.ffn)
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """One file written piece by piece; the library's own writer would need all in memory."""
-    kinds = {"uint8": "U8", "float16": "F16"}
-    header, end = {}, 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        kind = kinds[str(tensor.dtype)]
-        header[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 64)  # so that every tensor of whole lines begins at a line
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(tensor.tobytes())
 
 
 def _byte_tokenizer() -> str:
