@@ -154,6 +154,7 @@ class ExtractedDocument:
         size: bytes. mtime: seconds since the epoch, 0 where there is no file.
         pages: spans in order; empty for formats without pages.
         warnings: what was lost while reading (a page without text, say).
+        container: source of the archive or mail that holds it; empty for a file of its own.
     """
 
     source: str
@@ -166,13 +167,18 @@ class ExtractedDocument:
     parser_version: str
     pages: tuple[PageSpan, ...] = ()
     warnings: tuple[str, ...] = ()
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of an extracted document; `text == document.text[start:end]` always holds.
 
-    `headings` is the path of headings above the chunk; it is put before the text for embedding.
+    Attributes:
+        headings: path of headings above the chunk; put before the text for embedding.
+        table_header: the header rows of the table in whose middle the chunk begins; put before
+            the text for embedding and for the model, never part of `text`.
+        section: characters `[start, end)` of the document that form the section around it.
     """
 
     start: int
@@ -180,11 +186,14 @@ class Chunk:
     text: str
     page: int | None = None
     headings: tuple[str, ...] = ()
+    table_header: str = ""
+    section: tuple[int, int] | None = None
 
     @property
     def embedding_text(self) -> str:
-        """What is embedded and counted against the token limit: headings, then the text."""
-        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
+        """What is embedded and counted against the token limit: headings, header, text."""
+        path = " > ".join(self.headings)
+        return "\n".join(part for part in (path, self.table_header, self.text) if part)
 
     @property
     def content_hash(self) -> str:
@@ -199,7 +208,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class DocumentInfo:
-    """What a knowledge base keeps about one document."""
+    """What a knowledge base keeps about one document.
+
+    `copies` are the sources of other files with the same bytes; `container` is the archive or mail
+    that holds it.
+    """
 
     source: str
     title: str
@@ -213,6 +226,8 @@ class DocumentInfo:
     num_characters: int
     added_at: float
     warnings: tuple[str, ...] = ()
+    container: str = ""
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

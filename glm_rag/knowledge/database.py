@@ -90,6 +90,63 @@ _MIGRATIONS: tuple[str, ...] = (
     );
     INSERT INTO meta VALUES ('change', '0');
     """,
+    # Documents inside documents (archives, mails) and several files with the same bytes; where a
+    # chunk's section is; vectors found again by what was embedded; a log of deletions, so that an
+    # index follows without reading every id; totals, so that a question reads two rows.
+    """
+    ALTER TABLE documents ADD COLUMN container TEXT;
+    CREATE INDEX documents_in_container ON documents (container) WHERE container IS NOT NULL;
+    CREATE INDEX documents_by_content ON documents (sha256);
+    CREATE TABLE copies (
+        source TEXT PRIMARY KEY,
+        document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+        size INTEGER NOT NULL,
+        mtime REAL NOT NULL,
+        added_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX copies_of_document ON copies (document_id);
+    ALTER TABLE chunks ADD COLUMN table_header TEXT NOT NULL DEFAULT '';
+    ALTER TABLE chunks ADD COLUMN section_start INTEGER;
+    ALTER TABLE chunks ADD COLUMN section_end INTEGER;
+    ALTER TABLE chunks ADD COLUMN embedding_hash BLOB;
+    CREATE INDEX chunks_by_embedding ON chunks (embedding_hash);
+    CREATE TABLE pending_vectors (
+        embedding_hash BLOB PRIMARY KEY,
+        vector BLOB NOT NULL,
+        added_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE deletions (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        chunk_id INTEGER NOT NULL
+    );
+    CREATE TABLE totals (
+        language TEXT PRIMARY KEY,
+        num_chunks INTEGER NOT NULL,
+        num_terms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO totals SELECT language, count(*), sum(num_terms) FROM chunks GROUP BY language;
+    DROP INDEX chunk_totals;
+    CREATE TRIGGER chunk_added AFTER INSERT ON chunks BEGIN
+        INSERT INTO totals VALUES (new.language, 1, new.num_terms) ON CONFLICT (language)
+        DO UPDATE SET num_chunks = num_chunks + 1, num_terms = num_terms + excluded.num_terms;
+    END;
+    CREATE TRIGGER chunk_deleted AFTER DELETE ON chunks BEGIN
+        INSERT INTO deletions (chunk_id) VALUES (old.id);
+        UPDATE totals SET num_chunks = num_chunks - 1, num_terms = num_terms - old.num_terms
+        WHERE language = old.language;
+    END;
+    DROP TABLE snapshots;
+    CREATE TABLE snapshots (
+        generation INTEGER PRIMARY KEY AUTOINCREMENT,
+        language TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        num_vectors INTEGER NOT NULL,
+        last_id INTEGER NOT NULL,
+        last_deletion INTEGER NOT NULL,
+        num_trained INTEGER NOT NULL
+    );
+    """,
 )
 
 
@@ -293,7 +350,12 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def _statements(script: str) -> Iterator[str]:
     """`executescript` would commit in between."""
-    return (statement for statement in map(str.strip, script.split(";")) if statement)
+    statement = ""
+    for line in script.splitlines():
+        statement += f"{line}\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _is_writable(folder: Path, file: Path) -> bool:

@@ -204,8 +204,9 @@ class VectorIndex:
             _write_synced(temporary, data)
             with self._database.write(changes_chunks=False) as connection:
                 cursor = connection.execute(
-                    "INSERT INTO snapshots (sha256, last_id, num_vectors) VALUES (?, ?, ?)",
-                    (hashlib.sha256(data).hexdigest(), last_id, num_vectors),
+                    "INSERT INTO snapshots (language, sha256, num_bytes, num_vectors, last_id, "
+                    "last_deletion, num_trained) VALUES ('', ?, ?, ?, ?, 0, 0)",
+                    (hashlib.sha256(data).hexdigest(), len(data), num_vectors, last_id),
                 )
                 generation = cursor.lastrowid or 0
                 temporary.replace(self._folder / f"{generation}.faiss")

@@ -71,8 +71,8 @@ def insert_document(
     pages = [[page.number, page.start, page.end] for page in document.pages]
     cursor = connection.execute(
         "INSERT INTO documents (source, title, language, sha256, size, mtime, media_type, "
-        "parser_version, pages, warnings, added_at, num_characters, text) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "parser_version, pages, warnings, added_at, num_characters, text, container) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             document.source,
             storable(document.title),
@@ -87,6 +87,7 @@ def insert_document(
             time.time(),
             len(document.text),
             document.text,
+            document.container or None,
         ),
     )
     return cast("int", cursor.lastrowid)
@@ -106,8 +107,9 @@ def insert_chunk(
     found = terms("\n".join((*chunk.headings, chunk.text)))
     cursor = connection.execute(
         "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "
-        "language, num_terms, content_hash, headings, extra, terms, text) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "language, num_terms, content_hash, headings, extra, terms, text, table_header, "
+        "section_start, section_end) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             key,
             document_id,
@@ -122,6 +124,8 @@ def insert_chunk(
             extra,
             _pack(found),
             chunk.text,
+            chunk.table_header,
+            *(chunk.section or (None, None)),
         ),
     )
     blob = np.asarray(vector, dtype="<f4").tobytes()
@@ -195,12 +199,16 @@ def read_infos(connection: sqlite3.Connection, source: str | None = None) -> lis
     rows = connection.execute(
         "SELECT source, title, sha256, size, mtime, media_type, parser_version, language, "
         "(SELECT count(*) FROM chunks WHERE document_id = documents.id), num_characters, "
-        f"added_at, warnings FROM documents {where} ORDER BY source",
+        "added_at, warnings, coalesce(container, ''), (SELECT json_group_array(source) FROM "
+        "(SELECT source FROM copies WHERE document_id = documents.id ORDER BY source)) "
+        f"FROM documents {where} ORDER BY source",
         () if source is None else (source,),
     )
     known = [dict(zip(_INFO_FIELDS, row, strict=True)) for row in rows]
+    lists = ("warnings", "copies")
     return [
-        DocumentInfo(**{**info, "warnings": tuple(json.loads(info["warnings"]))}) for info in known
+        DocumentInfo(**{**info, **{name: tuple(json.loads(info[name])) for name in lists}})
+        for info in known
     ]
 
 

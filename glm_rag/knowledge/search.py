@@ -103,6 +103,6 @@ def sparse_candidates(
 def term_totals(connection: sqlite3.Connection) -> tuple[int, float]:
     """Number of chunks, and their mean length in terms."""
     count, total = connection.execute(
-        "SELECT count(*), coalesce(sum(num_terms), 0) FROM chunks"
+        "SELECT coalesce(sum(num_chunks), 0), coalesce(sum(num_terms), 0) FROM totals"
     ).fetchone()
     return count, (total / count if count else 0.0)

@@ -210,7 +210,7 @@ class Ingestion:
             self._fail(file, detail[:300], permanent=False)
 
     def _read_and_store(self, file: FoundFile) -> None:
-        document = self._loader.load(file.path)
+        (document,) = self._loader.load(file.path).documents
         name = loaders.display_name(file.path)
         document = replace(
             document,

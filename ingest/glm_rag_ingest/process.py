@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from glm_rag.errors import DocumentError, GlmRagError
-from glm_rag.types import ExtractedDocument, PageSpan
-from glm_rag_ingest.loaders.base import failure
+from glm_rag.types import ExtractedDocument, IngestFailure, PageSpan
+from glm_rag_ingest.loaders.base import Loaded, failure
 
 TIMEOUT = 300.0
 MEMORY = 4 << 30
@@ -50,7 +50,7 @@ class LoaderProcess:
         """Process id of the running child, if there is one."""
         return self._child.pid if self._child is not None else None
 
-    def load(self, path: Path) -> ExtractedDocument:
+    def load(self, path: Path) -> Loaded:
         """Read one file; see `glm_rag_ingest.loaders.load`.
 
         Raises:
@@ -71,7 +71,7 @@ class LoaderProcess:
             raise DocumentError(
                 answer["error"], reason=answer["reason"], permanent=answer["permanent"]
             )
-        return _document(answer["document"])
+        return _loaded(answer)
 
     def close(self) -> None:
         """End the child at once."""
@@ -137,6 +137,11 @@ def _is_ready(connection: Connection) -> bool:
         return connection.poll(_START_SECONDS) and bool(connection.recv_bytes())
     except (EOFError, OSError):
         return False
+
+
+def _loaded(answer: dict[str, Any]) -> Loaded:
+    documents = tuple(_document(fields) for fields in answer["documents"])
+    return Loaded(documents, tuple(IngestFailure(**fields) for fields in answer["failures"]))
 
 
 def _document(fields: dict[str, Any]) -> ExtractedDocument:

@@ -42,7 +42,7 @@ def serve(connection: Connection) -> None:
 
 def _answer(path: Path) -> dict[str, Any]:
     try:
-        return {"document": asdict(load(path))}
+        return asdict(load(path))
     except DocumentError as error:
         return {"error": str(error), "reason": error.reason, "permanent": error.permanent}
     except MissingDependencyError as error:

@@ -99,7 +99,7 @@ def test_a_file_that_needs_too_much_memory_costs_itself_only(tmp_path):
         with pytest.raises(DocumentError, match=r"^crash: ") as caught:
             child.load(tmp_path / "big.txt")
         assert caught.value.permanent
-        assert child.load(tmp_path / "small.txt").text == "small"
+        assert child.load(tmp_path / "small.txt").documents[0].text == "small"
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_modules_in_the_working_folder_are_never_run(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("a")
     monkeypatch.chdir(tmp_path)
     with LoaderProcess() as child:
-        assert child.load(tmp_path / "a.txt").text == "a"
+        assert child.load(tmp_path / "a.txt").documents[0].text == "a"
 
 
 def test_files_that_vanish_or_change_during_the_run_are_told(kb, docs):

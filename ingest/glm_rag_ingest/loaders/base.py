@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glm_rag.errors import DocumentError
-from glm_rag.types import PageSpan
+from glm_rag.types import ExtractedDocument, IngestFailure, PageSpan
 
 _LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 # Control characters but tab and line feed, noncharacters, lone surrogates, byte order marks and
@@ -22,13 +23,38 @@ _GARBLED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f000
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a file: its path there (never absolute, no `..`), and its bytes."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Extracted:
-    """What a loader read out of one file's bytes; `text` has gone through `clean_text`."""
+    """What a loader read out of one file's bytes; `text` has gone through `clean_text`.
+
+    `members` are read by the loaders of their own names, one after another, and become documents
+    of their own; a file with members may have an empty text.
+    """
 
     text: str
     title: str = ""
     pages: tuple[PageSpan, ...] = ()
     warnings: tuple[str, ...] = ()
+    members: Iterable[Member] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that one file holds: the file's own document first, then those of its members.
+
+    The file's own document has an empty text where only members have any. `failures` concern
+    members; their sources begin with the file's.
+    """
+
+    documents: tuple[ExtractedDocument, ...]
+    failures: tuple[IngestFailure, ...] = ()
 
 
 def failure(reason: str, detail: str, *, permanent: bool = True) -> DocumentError:

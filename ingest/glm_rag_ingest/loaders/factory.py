@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.types import ExtractedDocument
-from glm_rag_ingest.loaders.base import Extracted, failure
+from glm_rag_ingest.loaders.base import Extracted, Loaded, failure
 from glm_rag_ingest.loaders.encoding import looks_like_text
 
 _BY_SUFFIX = {
@@ -45,8 +45,8 @@ class Loader(Protocol):
         """Read one file's bytes. Raises `DocumentError`, or anything the parser raises."""
 
 
-def load(path: Path) -> ExtractedDocument:
-    """Read a file into text.
+def load(path: Path) -> Loaded:
+    """Read a file, and the files inside it, into text.
 
     The loader is chosen by the name's extension; a name without one by the content.
 
@@ -65,7 +65,7 @@ def load(path: Path) -> ExtractedDocument:
     extracted = _extract(loader, data)
     if not extracted.text.strip():
         raise failure("empty", "the file holds no text")
-    return ExtractedDocument(
+    document = ExtractedDocument(
         source=source,
         title=_short(extracted.title) or display_name(path),
         text=extracted.text,
@@ -77,6 +77,7 @@ def load(path: Path) -> ExtractedDocument:
         pages=extracted.pages,
         warnings=extracted.warnings,
     )
+    return Loaded((document,))
 
 
 def is_current(parser_version: str) -> bool:

