@@ -126,6 +126,23 @@ class VectorIndex:
             # Nothing is lost: the vectors are in SQLite.
             logger.warning("no snapshot of the index in %s: %s", self._folder, error)
 
+    def rebuild(self) -> None:
+        """Write the snapshot anew from the vectors in SQLite."""
+        with self._database.write(changes_chunks=False) as connection:
+            connection.execute("DELETE FROM snapshots")
+        self._index, self._change, self._last_id = None, -1, 0
+        self.save()
+
+    def problems(self) -> list[str]:
+        """One line for every snapshot that is damaged."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT generation, sha256 FROM snapshots").fetchall()
+        return [
+            f"the snapshot {generation}.faiss is damaged"
+            for generation, sha256 in rows
+            if self._read(generation, sha256) is None
+        ]
+
     def __len__(self) -> int:
         return int(self._index.ntotal) if self._index is not None else 0
 
