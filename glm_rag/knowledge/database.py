@@ -183,6 +183,11 @@ def explain(error: sqlite3.Error, path: Path) -> str:
         return f"the disk of {path} is full: free some space and run again, nothing is lost"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return f"no permission to open {path} ({error}): change its owner or mode"
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+        return (
+            f"cannot write more to {path}: check its disk, the quota and the limit on file sizes "
+            "(ulimit -f) and run again, nothing is lost"
+        )
     if code == sqlite3.SQLITE_IOERR:
         return f"the disk of {path} reports an error ({error}): check the disk and run again"
     return f"{path}: {error}"
