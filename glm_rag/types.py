@@ -202,8 +202,13 @@ class Chunk:
 
     def id_for(self, source: str) -> str:
         """Deterministic chunk id: the same source, start and content give the same id."""
-        key = f"{source}\0{self.start}\0{self.content_hash}"
-        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return chunk_id(source, self.start, self.content_hash)
+
+
+def chunk_id(source: str, start: int, content_hash: str) -> str:
+    """The id of the chunk of `source` that begins at `start` and has this content."""
+    key = f"{source}\0{start}\0{content_hash}"
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

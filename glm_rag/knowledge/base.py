@@ -16,7 +16,8 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge import records, search
-from glm_rag.knowledge.library import Library, normalised
+from glm_rag.knowledge.embedder import normalised
+from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
     delete_knowledge_base,
     existing_folder,
@@ -161,8 +162,9 @@ class KnowledgeBase(Library, VectorStore):
                 language = detect_language(text)
                 document_id = records.insert_document(connection, document, language)
                 chunk = Chunk(0, len(text), text)
+                embedded = records.embedding_hash(self.embeddings_name, text)
                 records.insert_chunk(
-                    connection, document_id, 0, key, chunk, language, vector, extra
+                    connection, document_id, 0, key, chunk, language, vector, embedded, extra
                 )
         self._has_written = True
         return keys

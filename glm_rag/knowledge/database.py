@@ -1,4 +1,4 @@
-"""The SQLite file that is the truth: schema, connection, transactions, errors.
+"""The SQLite file that is the truth: connection, transactions, errors.
 
 WAL lets readers go on while one writes. `synchronous=FULL`: a commit is on the disk before the
 caller hears of it; with one transaction per file that is one fsync per file, and neither kill -9
@@ -17,137 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge.schema import SCHEMA_VERSION, migrate
 
 FILE_NAME = "library.sqlite"
 _BUSY_SECONDS = 30.0
 _RETRY_SECONDS = 0.05
-
-# One script per schema version; `PRAGMA user_version` counts those that ran. Never edit one that
-# was released: append.
-#
-# `chunks.id` is AUTOINCREMENT, so an id is never given twice and FAISS may keep it. `terms` holds
-# the compressed search terms: the contentless full-text table can only forget what it is told
-# again. The `ascii` tokenizer takes every non-ASCII character for a letter, so the segmentation
-# stays ours.
-_MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE documents (
-        id INTEGER PRIMARY KEY,
-        source TEXT NOT NULL UNIQUE,
-        title TEXT NOT NULL,
-        language TEXT NOT NULL,
-        sha256 TEXT NOT NULL,
-        size INTEGER NOT NULL,
-        mtime REAL NOT NULL,
-        media_type TEXT NOT NULL,
-        parser_version TEXT NOT NULL,
-        pages TEXT NOT NULL,
-        warnings TEXT NOT NULL,
-        added_at REAL NOT NULL,
-        num_characters INTEGER NOT NULL,
-        text TEXT NOT NULL
-    );
-    CREATE TABLE chunks (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        key TEXT NOT NULL UNIQUE,
-        document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
-        chunk_index INTEGER NOT NULL,
-        start_offset INTEGER NOT NULL,
-        end_offset INTEGER NOT NULL,
-        page INTEGER,
-        language TEXT NOT NULL,
-        num_terms INTEGER NOT NULL,
-        content_hash TEXT NOT NULL,
-        headings TEXT NOT NULL,
-        extra TEXT,
-        terms BLOB NOT NULL,
-        text TEXT NOT NULL
-    );
-    CREATE INDEX chunks_of_document ON chunks (document_id, chunk_index);
-    CREATE INDEX chunk_totals ON chunks (language, num_terms);
-    CREATE TABLE vectors (
-        id INTEGER PRIMARY KEY REFERENCES chunks (id) ON DELETE CASCADE,
-        vector BLOB NOT NULL
-    );
-    CREATE VIRTUAL TABLE chunk_terms USING fts5 (
-        terms, content = '', tokenize = "ascii tokenchars ''''"
-    );
-    CREATE VIRTUAL TABLE term_statistics USING fts5vocab (chunk_terms, row);
-    CREATE TABLE failures (
-        source TEXT PRIMARY KEY,
-        stage TEXT NOT NULL,
-        error TEXT NOT NULL,
-        permanent INTEGER NOT NULL,
-        failed_at REAL NOT NULL,
-        fingerprint TEXT NOT NULL
-    );
-    CREATE TABLE snapshots (
-        generation INTEGER PRIMARY KEY AUTOINCREMENT,
-        sha256 TEXT NOT NULL,
-        last_id INTEGER NOT NULL,
-        num_vectors INTEGER NOT NULL
-    );
-    INSERT INTO meta VALUES ('change', '0');
-    """,
-    # Documents inside documents (archives, mails) and several files with the same bytes; where a
-    # chunk's section is; vectors found again by what was embedded; a log of deletions, so that an
-    # index follows without reading every id; totals, so that a question reads two rows.
-    """
-    ALTER TABLE documents ADD COLUMN container TEXT;
-    CREATE INDEX documents_in_container ON documents (container) WHERE container IS NOT NULL;
-    CREATE INDEX documents_by_content ON documents (sha256);
-    CREATE TABLE copies (
-        source TEXT PRIMARY KEY,
-        document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
-        size INTEGER NOT NULL,
-        mtime REAL NOT NULL,
-        added_at REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX copies_of_document ON copies (document_id);
-    ALTER TABLE chunks ADD COLUMN table_header TEXT NOT NULL DEFAULT '';
-    ALTER TABLE chunks ADD COLUMN section_start INTEGER;
-    ALTER TABLE chunks ADD COLUMN section_end INTEGER;
-    ALTER TABLE chunks ADD COLUMN embedding_hash BLOB;
-    CREATE INDEX chunks_by_embedding ON chunks (embedding_hash);
-    CREATE TABLE pending_vectors (
-        embedding_hash BLOB PRIMARY KEY,
-        vector BLOB NOT NULL,
-        added_at REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE deletions (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        chunk_id INTEGER NOT NULL
-    );
-    CREATE TABLE totals (
-        language TEXT PRIMARY KEY,
-        num_chunks INTEGER NOT NULL,
-        num_terms INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    INSERT INTO totals SELECT language, count(*), sum(num_terms) FROM chunks GROUP BY language;
-    DROP INDEX chunk_totals;
-    CREATE TRIGGER chunk_added AFTER INSERT ON chunks BEGIN
-        INSERT INTO totals VALUES (new.language, 1, new.num_terms) ON CONFLICT (language)
-        DO UPDATE SET num_chunks = num_chunks + 1, num_terms = num_terms + excluded.num_terms;
-    END;
-    CREATE TRIGGER chunk_deleted AFTER DELETE ON chunks BEGIN
-        INSERT INTO deletions (chunk_id) VALUES (old.id);
-        UPDATE totals SET num_chunks = num_chunks - 1, num_terms = num_terms - old.num_terms
-        WHERE language = old.language;
-    END;
-    DROP TABLE snapshots;
-    CREATE TABLE snapshots (
-        generation INTEGER PRIMARY KEY AUTOINCREMENT,
-        language TEXT NOT NULL,
-        sha256 TEXT NOT NULL,
-        num_bytes INTEGER NOT NULL,
-        num_vectors INTEGER NOT NULL,
-        last_id INTEGER NOT NULL,
-        last_deletion INTEGER NOT NULL,
-        num_trained INTEGER NOT NULL
-    );
-    """,
-)
 
 
 class Database:
@@ -246,7 +120,7 @@ class Database:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            _migrate(connection)
+            migrate(connection)
         except BaseException:
             connection.close()
             raise
@@ -254,11 +128,11 @@ class Database:
 
     def _check_version(self) -> None:
         version = self.value("PRAGMA user_version")
-        if version == len(_MIGRATIONS):
+        if version == SCHEMA_VERSION:
             return
         self._connection.close()
-        known = f"version {len(_MIGRATIONS)}"
-        if version > len(_MIGRATIONS):
+        known = f"version {SCHEMA_VERSION}"
+        if version > SCHEMA_VERSION:
             raise KnowledgeBaseError(
                 f"{self.path} was written by a newer glm-rag (schema version {version}, this one "
                 f"knows {known}): upgrade glm-rag"
@@ -333,29 +207,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 def _is_busy(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version >= len(_MIGRATIONS):
-        return
-    connection.execute("BEGIN EXCLUSIVE")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for number in range(version, len(_MIGRATIONS)):
-        for statement in _statements(_MIGRATIONS[number]):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number + 1}")
-    connection.execute("COMMIT")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """`executescript` would commit in between."""
-    statement = ""
-    for line in script.splitlines():
-        statement += f"{line}\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _is_writable(folder: Path, file: Path) -> bool:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
-
-from glm_rag.config import EmbeddingsSettings
-from glm_rag.embeddings import TokenEmbeddings, create_embeddings, embeddings_from_name
-from glm_rag.errors import ConfigError, KnowledgeBaseError
-from glm_rag.knowledge import records
+from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge import lock, records, sources
 from glm_rag.knowledge.database import Database
+from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import folder_size
 from glm_rag.text import chunk_language, detect_language
@@ -29,11 +26,12 @@ from glm_rag.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
 
 
-class Library:
+class Library(KeepsVectors):
     """What `KnowledgeBase` keeps. Any thread may use it, and any number of processes.
 
     Args:
@@ -54,16 +52,15 @@ class Library:
         embeddings: Embeddings | None = None,
         create: bool = False,
     ) -> None:
-        self.name = name
         self.path = folder
-        self._database = Database(folder, create=create)
-        self._index = VectorIndex(self._database)
-        self._has_written = False
+        database = Database(folder, create=create)
         try:
-            self._embeddings, self.embeddings_name = self._choose(embeddings)
+            super().__init__(name, database, embeddings)
         except BaseException:
-            self._database.close()
+            database.close()
             raise
+        self._index = VectorIndex(database)
+        self._has_written = False
 
     # ------------------------------------------------------------ documents
 
@@ -73,7 +70,7 @@ class Library:
         chunks: Sequence[Chunk],
         vectors: np.ndarray | None = None,
     ) -> Literal["added", "updated"]:
-        """Store a document with its chunks in one transaction, in place of its older version.
+        """`put_documents` of a file that holds no others.
 
         Args:
             document: lone surrogates in its text become U+FFFD, so offsets stay.
@@ -81,59 +78,144 @@ class Library:
             vectors: `[len(chunks), dimension]` from `embed_chunks`; default: computed here.
 
         Raises:
-            KnowledgeBaseError: a chunk is not what its offsets say, vectors do not fit, the
-                store cannot be written.
+            KnowledgeBaseError: as `put_documents`.
         """
-        _check_chunks(document, chunks)
-        document = replace(document, text=records.storable(document.text))
-        chunks = [_storable(chunk) for chunk in chunks]
         if vectors is None:
-            vectors = self.embed_chunks(chunks)
-        vectors = self._checked(vectors, len(chunks))
-        language = detect_language(document.text)
+            _check_chunks(document, chunks)
+            vectors = self.embed_chunks([_storable(chunk) for chunk in chunks])
+        return self.put_documents([(document, chunks, vectors)])
+
+    def put_documents(
+        self,
+        items: Sequence[tuple[ExtractedDocument, Sequence[Chunk], np.ndarray]],
+        failures: Sequence[IngestFailure] = (),
+    ) -> Literal["added", "updated"]:
+        """Store a file with its members in one transaction, in place of its older version.
+
+        Members of the older version that are not among the new ones are removed. Other files with
+        the bytes of the older version keep it.
+
+        Args:
+            items: the file's own document first; chunks are pieces of their document's text;
+                vectors are `[len(chunks), dimension]` of their `embedding_text`.
+            failures: of members that could not be read, in place of earlier ones.
+
+        Raises:
+            KnowledgeBaseError: a chunk is not what its offsets say, vectors do not fit, two
+                documents have one source, the store cannot be written.
+        """
+        prepared = [self._prepared(*item) for item in items]
+        names = [item.document.source for item in prepared]
+        if len(set(names)) != len(names):
+            raise KnowledgeBaseError(f"{names[0]}: two of its documents have the same source")
+        file = names[0]
         with self._database.write() as connection:
-            self._remember_embedder(connection, vectors)
-            existed = records.delete_document(connection, document.source)
-            keys = [chunk.id_for(document.source) for chunk in chunks]
-            # Somebody may have overwritten one of the chunks by its id.
-            records.delete_chunks(connection, keys)
-            document_id = records.insert_document(connection, document, language)
-            for number, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
-                key = chunk.id_for(document.source)
-                in_chunk = chunk_language(chunk.text, language)
-                records.insert_chunk(connection, document_id, number, key, chunk, in_chunk, vector)
-            connection.execute("DELETE FROM failures WHERE source = ?", (document.source,))
+            existed = sources.resolve(connection, file) is not None
+            for number, item in enumerate(prepared):
+                self._remember_embedder(connection, item.vectors)
+                _put(connection, item)
+                if number == 0:
+                    sources.remove_members(connection, file, but=names)
+            records.forget_pending(connection, (h for item in prepared for h in item.hashes))
+            records.replace_failures(connection, file, failures)
         self._has_written = True
         return "updated" if existed else "added"
 
-    def embed_chunks(self, chunks: Sequence[Chunk]) -> np.ndarray:
-        """Vectors of chunks, headings before the text, as `put_document` stores them.
+    def _prepared(
+        self, document: ExtractedDocument, chunks: Sequence[Chunk], vectors: np.ndarray
+    ) -> _Prepared:
+        _check_chunks(document, chunks)
+        document = replace(document, text=records.storable(document.text))
+        chunks = [_storable(chunk) for chunk in chunks]
+        name = self.embeddings_name
+        hashes = [records.embedding_hash(name, self.embedding_text(chunk)) for chunk in chunks]
+        return _Prepared(document, chunks, self._checked(vectors, len(chunks)), hashes)
 
-        Outer headings are left out where the text would not fit into the embedder otherwise.
+    def add_copy(self, source: str, *, of: str, size: int, mtime: float) -> None:
+        """Note that a file has the same bytes as one that is here; nothing is stored twice.
+
+        Args:
+            source: of the copy; what was stored under it before goes.
+            of: source of the document, or of another copy of it.
+
+        Raises:
+            KnowledgeBaseError: `of` is not here, or is `source` itself.
         """
-        texts = [_embedding_text(chunk, self.embeddings) for chunk in chunks]
-        return self.embed(texts)
+        with self._database.write() as connection:
+            sources.add_copy(connection, source, of, size=size, mtime=mtime)
+            records.replace_failures(connection, source)
+        self._has_written = True
+
+    def find_by_content(self, sha256: str, *, suffix: str = "") -> DocumentInfo | None:
+        """A document made from a file with these bytes.
+
+        Args:
+            suffix: only one whose source ends so: a file is read as its name says.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT source FROM documents WHERE sha256 = ? AND parser_version <> '' "
+                "ORDER BY container IS NOT NULL, id",
+                (sha256,),
+            ).fetchall()
+            found = [source for (source,) in rows if source.endswith(suffix)]
+            return records.read_infos(connection, found[0])[0] if found else None
+
+    def writing(
+        self, *, wait: float | None = None, on_wait: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the lock that only one long writer holds at a time, over all processes.
+
+        Args:
+            wait: seconds to wait for another holder; None: do not wait.
+            on_wait: gets one line that says who holds it, before waiting.
+
+        Raises:
+            KnowledgeBaseError: another one holds it, or the folder cannot be written.
+        """
+        return lock.writing(self.path, self.name, wait=wait, on_wait=on_wait)
 
     def remove(self, source: str) -> bool:
-        """Remove a document and its chunks; false if there is none of that source."""
+        """Remove a document with its chunks and members, or a copy; false if there is none.
+
+        What another file holds too stays, under that file's source.
+        """
         with self._database.write() as connection:
-            removed = records.delete_document(connection, source)
-            connection.execute("DELETE FROM failures WHERE source = ?", (source,))
+            removed = sources.remove(connection, source)
+            records.replace_failures(connection, source)
         self._has_written = self._has_written or removed
         return removed
 
     def touch(self, source: str, *, size: int, mtime: float) -> None:
-        """Note that a file has a new time but the same bytes."""
+        """Note that a file, or a copy, has a new time but the same bytes."""
         with self._database.write(changes_chunks=False) as connection:
-            connection.execute(
-                "UPDATE documents SET size = ?, mtime = ? WHERE source = ?", (size, mtime, source)
-            )
+            for table in ("documents", "copies"):
+                connection.execute(
+                    f"UPDATE {table} SET size = ?, mtime = ? WHERE source = ?",
+                    (size, mtime, source),
+                )
 
     def get_document(self, source: str) -> DocumentInfo | None:
-        """What is known of a document, None if it is not here."""
+        """What is known of a document, None if it is not here.
+
+        For a copy: with its own source and file, and the others among `copies`.
+        """
         with self._database.read() as connection:
-            found = records.read_infos(connection, source)
-        return found[0] if found else None
+            found = sources.resolve(connection, source)
+            if found is None:
+                return None
+            (info,) = records.read_infos(connection, found[1])
+            if source == info.source:
+                return info
+            (copy,) = records.read_copies(connection, source)
+        return _as_copy(info, copy)
+
+    def known_sources(self) -> dict[str, DocumentInfo]:
+        """What `get_document` gives for every source, copies included."""
+        with self._database.read() as connection:
+            found = {info.source: info for info in records.read_infos(connection)}
+            copies = records.read_copies(connection)
+        return {**found, **{copy.source: _as_copy(found[copy.of], copy) for copy in copies}}
 
     def documents(self) -> list[DocumentInfo]:
         """All documents, by source."""
@@ -146,7 +228,11 @@ class Library:
         Raises:
             KnowledgeBaseError: no such document.
         """
-        text = self._database.value("SELECT text FROM documents WHERE source = ?", (source,))
+        with self._database.read() as connection:
+            found = sources.resolve(connection, source)
+            text = found and self._database.value(
+                "SELECT text FROM documents WHERE id = ?", (found[0],)
+            )
         if text is None:
             raise KnowledgeBaseError(
                 f"knowledge base {self.name!r} has no document {source}: "
@@ -157,18 +243,41 @@ class Library:
     def get_chunks(self, source: str) -> list[Document]:
         """The chunks of a document in order; none if it is not here."""
         with self._database.read() as connection:
-            return [c.document for c in records.read_chunks(connection, "d.source", [source])]
+            found = sources.resolve(connection, source)
+            own = [found[1]] if found else []
+            return [c.document for c in records.read_chunks(connection, "d.source", own)]
+
+    def get_parent(self, document: Document) -> Document:
+        """The section around a chunk, with its offsets; a chunk without one is its own parent.
+
+        Raises:
+            KnowledgeBaseError: its document is not here, or has changed since.
+        """
+        metadata = document.metadata
+        if not metadata.get("section"):
+            return document
+        source, (start, end) = metadata["source"], metadata["section"]
+        text = self.get_text(source)
+        if text[metadata["start"] : metadata["end"]] != document.page_content:
+            raise KnowledgeBaseError(
+                f"{source} has changed since this passage was found: ask again"
+            )
+        names = ("source", "title", "headings", "language", "container")
+        known = {name: metadata[name] for name in names if name in metadata}
+        return document.model_copy(
+            update={
+                "id": None,
+                "page_content": text[start:end],
+                "metadata": {**known, "start": start, "end": end},
+            }
+        )
 
     # ------------------------------------------------------------ failures and totals
 
     def record_failure(self, failure: IngestFailure) -> None:
         """Keep why a source could not be ingested, in place of what was kept before."""
-        values = (failure.source, failure.stage, records.storable(failure.error))
         with self._database.write(changes_chunks=False) as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)",
-                (*values, failure.permanent, time.time(), failure.fingerprint),
-            )
+            records.insert_failure(connection, failure)
 
     def clear_failure(self, source: str) -> None:
         """Forget the failure of a source."""
@@ -240,75 +349,44 @@ class Library:
     ) -> None:
         self.close()
 
-    # ------------------------------------------------------------ the embedder
 
-    @property
-    def embeddings(self) -> Embeddings:
-        """The embedder; the remembered one is made on first use.
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A document ready to be stored: its chunks, their vectors and embedding hashes."""
 
-        Raises:
-            KnowledgeBaseError: only the caller can make the remembered one.
-        """
-        if self._embeddings is None:
-            try:
-                self._embeddings = embeddings_from_name(self.embeddings_name)
-            except ConfigError as error:
-                raise KnowledgeBaseError(
-                    f"knowledge base {self.name!r} was built with {self.embeddings_name}: open it "
-                    "with embeddings=..."
-                ) from error
-        return self._embeddings
+    document: ExtractedDocument
+    chunks: Sequence[Chunk]
+    vectors: np.ndarray
+    hashes: Sequence[bytes]
 
-    def _choose(self, embeddings: Embeddings | None) -> tuple[Embeddings | None, str]:
-        remembered = self._database.get_meta("embeddings")
-        if embeddings is None:
-            if remembered is not None:
-                return None, remembered
-            embeddings = create_embeddings(EmbeddingsSettings())
-        name = _name_of(embeddings)
-        if remembered not in (None, name) and self._has_chunks():
-            raise KnowledgeBaseError(self._other_embedder(remembered, name))
-        return embeddings, name
 
-    def _remember_embedder(self, connection: sqlite3.Connection, vectors: np.ndarray) -> None:
-        """Make sure inside the write that nobody else has used another embedder meanwhile."""
-        if not len(vectors):
-            return
-        mine = (self.embeddings_name, str(vectors.shape[1]))
-        theirs = (self._database.get_meta("embeddings"), self._database.get_meta("dimension"))
-        if mine == theirs:
-            return
-        if theirs[0] is not None and self._has_chunks():
-            raise KnowledgeBaseError(
-                self._other_embedder(f"{theirs[0]} ({theirs[1]} numbers)", f"{mine[0]} ({mine[1]})")
-            )
-        connection.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            zip(("embeddings", "dimension"), mine, strict=True),
+def _put(connection: sqlite3.Connection, item: _Prepared) -> None:
+    document = item.document
+    copies = sources.make_room(connection, document.source, document.sha256)
+    keys = [chunk.id_for(document.source) for chunk in item.chunks]
+    # Somebody may have overwritten one of the chunks by its id.
+    records.delete_chunks(connection, keys)
+    language = detect_language(document.text)
+    document_id = records.insert_document(connection, document, language)
+    sources.restore_copies(connection, document_id, copies)
+    rows = zip(keys, item.chunks, item.vectors, item.hashes, strict=True)
+    for number, (key, chunk, vector, embedded) in enumerate(rows):
+        in_chunk = chunk_language(chunk.text, language)
+        records.insert_chunk(
+            connection, document_id, number, key, chunk, in_chunk, vector, embedded
         )
 
-    def _has_chunks(self) -> bool:
-        return self._database.value("SELECT 1 FROM chunks LIMIT 1") is not None
 
-    def _other_embedder(self, remembered: str | None, name: str) -> str:
-        return (
-            f"knowledge base {self.name!r} was built with {remembered}, not with {name}: use that "
-            "embedder, or ingest into a new knowledge base"
-        )
-
-    def embed(self, texts: list[str]) -> np.ndarray:
-        """Vectors of passages, `[len(texts), dimension]` in float32."""
-        return np.asarray(self.embeddings.embed_documents(texts), dtype=np.float32)
-
-    def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
-        vectors = np.asarray(vectors, dtype=np.float32)
-        if len(vectors) != count:
-            raise KnowledgeBaseError(f"{count} chunks need {count} vectors, got {len(vectors)}")
-        if not np.isfinite(vectors).all():
-            raise KnowledgeBaseError(
-                f"{self.embeddings_name} gave vectors that are not numbers: use another embedder"
-            )
-        return normalised(vectors)
+def _as_copy(info: DocumentInfo, copy: records.Copy) -> DocumentInfo:
+    others = tuple(sorted({info.source, *info.copies} - {copy.source}))
+    return replace(
+        info,
+        source=copy.source,
+        size=copy.size,
+        mtime=copy.mtime,
+        added_at=copy.added_at,
+        copies=others,
+    )
 
 
 def _check_chunks(document: ExtractedDocument, chunks: Sequence[Chunk]) -> None:
@@ -329,24 +407,5 @@ def _storable(chunk: Chunk) -> Chunk:
         chunk,
         text=records.storable(chunk.text),
         headings=tuple(records.storable(heading) for heading in chunk.headings),
+        table_header=records.storable(chunk.table_header),
     )
-
-
-def _embedding_text(chunk: Chunk, embeddings: Embeddings) -> str:
-    for first in range(len(chunk.headings)):
-        text = " > ".join(chunk.headings[first:]) + "\n" + chunk.text
-        if not isinstance(embeddings, TokenEmbeddings):
-            return text
-        if embeddings.count_tokens(text) <= embeddings.max_tokens:
-            return text
-    return chunk.text
-
-
-def _name_of(embeddings: Embeddings) -> str:
-    name = getattr(embeddings, "name", None)
-    return name if isinstance(name, str) else type(embeddings).__name__
-
-
-def normalised(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)

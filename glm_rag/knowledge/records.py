@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -16,7 +17,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from glm_rag.text import terms
-from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, Language
+from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, IngestFailure, Language
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # SQLite's own limit on parameters is 32,766 and more.
@@ -101,15 +102,16 @@ def insert_chunk(
     chunk: Chunk,
     language: Language,
     vector: np.ndarray,
+    embedding_hash: bytes,
     extra: str | None = None,
 ) -> None:
-    """Insert one chunk with its vector and its search terms, headings included."""
-    found = terms("\n".join((*chunk.headings, chunk.text)))
+    """Insert one chunk with its vector and its search terms."""
+    found = search_terms(chunk.headings, chunk.text)
     cursor = connection.execute(
         "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "
         "language, num_terms, content_hash, headings, extra, terms, text, table_header, "
-        "section_start, section_end) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "section_start, section_end, embedding_hash) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             key,
             document_id,
@@ -126,13 +128,45 @@ def insert_chunk(
             chunk.text,
             chunk.table_header,
             *(chunk.section or (None, None)),
+            embedding_hash,
         ),
     )
-    blob = np.asarray(vector, dtype="<f4").tobytes()
-    connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
+    connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob(vector)))
     connection.execute(
         "INSERT INTO chunk_terms (rowid, terms) VALUES (?, ?)", (cursor.lastrowid, " ".join(found))
     )
+
+
+def search_terms(headings: Sequence[str], text: str) -> list[str]:
+    """What a chunk is found by word by."""
+    return terms("\n".join((*headings, text)))
+
+
+def blob(vector: np.ndarray) -> bytes:
+    """A vector as it is stored."""
+    return np.asarray(vector, dtype="<f4").tobytes()
+
+
+def embedding_hash(embedder: str, text: str) -> bytes:
+    """What a vector is found again by: 16 bytes for an embedder and a text."""
+    return hashlib.sha256(f"{embedder}\0{text}".encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def find_vectors(
+    connection: sqlite3.Connection, hashes: Iterable[bytes]
+) -> dict[bytes, np.ndarray]:
+    """The vectors, pending or of a chunk, that were computed for these hashes."""
+    found: dict[bytes, np.ndarray] = {}
+    for batch in _batches(dict.fromkeys(hashes)):
+        marks = _marks(batch)
+        for query in (
+            f"SELECT embedding_hash, vector FROM pending_vectors WHERE embedding_hash IN ({marks})",
+            "SELECT c.embedding_hash, v.vector FROM chunks AS c JOIN vectors AS v ON v.id = c.id "
+            f"WHERE c.embedding_hash IN ({marks})",
+        ):
+            rows = connection.execute(query, batch)
+            found.update((key, np.frombuffer(data, dtype="<f4")) for key, data in rows)
+    return found
 
 
 def delete_document(connection: sqlite3.Connection, source: str) -> bool:
@@ -149,7 +183,7 @@ def delete_document(connection: sqlite3.Connection, source: str) -> bool:
 
 
 def delete_chunks(connection: sqlite3.Connection, keys: Iterable[str]) -> int:
-    """Delete chunks by key, and documents that thereby lose their last one."""
+    """Delete chunks by key, and documents that thereby lose their last one and hold no others."""
     num_deleted = 0
     for batch in _batches(keys):
         marks = _marks(batch)
@@ -161,7 +195,8 @@ def delete_chunks(connection: sqlite3.Connection, keys: Iterable[str]) -> int:
         for document_id in {row[2] for row in found}:
             connection.execute(
                 "DELETE FROM documents WHERE id = ? AND NOT EXISTS "
-                "(SELECT 1 FROM chunks WHERE document_id = documents.id)",
+                "(SELECT 1 FROM chunks WHERE document_id = documents.id) AND NOT EXISTS "
+                "(SELECT 1 FROM documents AS member WHERE member.container = documents.source)",
                 (document_id,),
             )
         num_deleted += len(found)
@@ -185,7 +220,8 @@ def read_chunks(
         rows = connection.execute(
             "SELECT c.id, c.key, c.text, d.source, d.title, c.page, c.headings, c.start_offset, "
             "c.end_offset, c.chunk_index, c.content_hash, c.language, c.extra, c.num_terms, "
-            "c.terms FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
+            "c.terms, c.table_header, c.section_start, c.section_end, d.container "
+            "FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
             f"WHERE {column} IN ({_marks(batch)}) ORDER BY c.document_id, c.chunk_index",
             batch,
         )
@@ -194,7 +230,7 @@ def read_chunks(
 
 
 def read_infos(connection: sqlite3.Connection, source: str | None = None) -> list[DocumentInfo]:
-    """What is known of every document, or of one, by source."""
+    """What is known of every document, or of one, by its own source."""
     where = "" if source is None else "WHERE source = ?"
     rows = connection.execute(
         "SELECT source, title, sha256, size, mtime, media_type, parser_version, language, "
@@ -212,10 +248,64 @@ def read_infos(connection: sqlite3.Connection, source: str | None = None) -> lis
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Another file with the bytes of the document whose own source is `of`."""
+
+    source: str
+    of: str
+    size: int
+    mtime: float
+    added_at: float
+
+
+def read_copies(connection: sqlite3.Connection, source: str | None = None) -> list[Copy]:
+    """Every copy, or one."""
+    where = "" if source is None else "WHERE c.source = ?"
+    rows = connection.execute(
+        "SELECT c.source, d.source, c.size, c.mtime, c.added_at FROM copies AS c "
+        f"JOIN documents AS d ON d.id = c.document_id {where} ORDER BY c.source",
+        () if source is None else (source,),
+    )
+    return [Copy(*row) for row in rows]
+
+
+def insert_failure(connection: sqlite3.Connection, failure: IngestFailure) -> None:
+    """Keep why a source could not be ingested, in place of what was kept before."""
+    values = (failure.source, failure.stage, storable(failure.error), failure.permanent)
+    connection.execute(
+        "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)",
+        (*values, time.time(), failure.fingerprint),
+    )
+
+
+def replace_failures(
+    connection: sqlite3.Connection, source: str, failures: Iterable[IngestFailure] = ()
+) -> None:
+    """Forget the failures of a file and its members, and keep others in their place.
+
+    A member's source is the file's, `#` and its path inside; `#` never stands in a file's URI.
+    """
+    connection.execute(
+        "DELETE FROM failures WHERE source = ?1 OR (source > ?1 || '#' AND source < ?1 || '$')",
+        (source,),
+    )
+    for failure in failures:
+        insert_failure(connection, failure)
+
+
+def forget_pending(connection: sqlite3.Connection, hashes: Iterable[bytes]) -> None:
+    """Drop pending vectors that are stored now."""
+    connection.executemany(
+        "DELETE FROM pending_vectors WHERE embedding_hash = ?", ((key,) for key in hashes)
+    )
+
+
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
     row_id, key, text, source, title, page, headings, start, end, *rest = row
-    chunk_index, content_hash, language, extra, num_terms, packed = rest
-    known = {
+    chunk_index, content_hash, language, extra, num_terms, packed, *around = rest
+    table_header, section_start, section_end, container = around
+    known: dict[str, Any] = {
         "source": source,
         "title": title,
         "page": page,
@@ -226,6 +316,12 @@ def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
         "content_hash": content_hash,
         "language": language,
     }
+    if table_header:
+        known["table_header"] = table_header
+    if section_start is not None:
+        known["section"] = [section_start, section_end]
+    if container:
+        known["container"] = container
     given = json.loads(extra) if extra is not None else None
     document = Document(id=key, page_content=text, metadata=known if given is None else given)
     return StoredChunk(row_id, document, known, language, num_terms, packed)

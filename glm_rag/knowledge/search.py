@@ -15,6 +15,7 @@ from glm_rag.errors import ConfigError
 _COLUMNS = {
     "source": "d.source",
     "title": "d.title",
+    "container": "d.container",
     "page": "c.page",
     "start": "c.start_offset",
     "end": "c.end_offset",
@@ -60,7 +61,12 @@ def _condition(name: str, wanted: Any) -> tuple[str, list[Any]]:
                 f"cannot filter {name!r} by {type(option).__name__}: give a text, a number, "
                 "true or false, or a list of them"
             )
-    return f"{value} IN ({', '.join('?' * len(options))})", [path, *options]
+    marks = f"({', '.join('?' * len(options))})"
+    if name == "source":  # a copy's source names the chunks too
+        of_copy = f"SELECT document_id FROM copies WHERE source IN {marks}"
+        copied = f"c.extra IS NULL AND d.id IN ({of_copy})"
+        return f"({value} IN {marks} OR {copied})", [path, *options, *options]
+    return f"{value} IN {marks}", [path, *options]
 
 
 def document_frequencies(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:

@@ -90,7 +90,7 @@ def test_an_embedder_that_changed_its_dimension_is_refused(open_kb, hash_embeddi
     open_kb().put_document(*make("a", "text"))
     changed = open_kb(embeddings=hash_embeddings(dimension=4))
     with pytest.raises(KnowledgeBaseError, match="8 numbers"):
-        changed.put_document(*make("b", "text"))
+        changed.put_document(*make("b", "other"))
 
 
 def test_an_emptied_knowledge_base_takes_another_embedder(open_kb, hash_embeddings, make):
