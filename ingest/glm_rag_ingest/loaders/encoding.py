@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
 
 from glm_rag.errors import MissingDependencyError
 from glm_rag_ingest.loaders.base import failure, garbled_share
@@ -73,6 +74,15 @@ def decode(data: bytes, declared: str | None = None) -> str:
     if text is not None and _reads_as_chinese(text):
         return text
     return _detect(data)
+
+
+def decode_names(names: Sequence[bytes]) -> list[str]:
+    """File names, in one encoding for all: UTF-8, an East Asian one, or cp437."""
+    joined = b"\n".join(names)
+    text = _strict(joined, "utf-8")
+    if text is None:
+        text = _strict(joined, "gb18030")
+    return text.split("\n") if text is not None else [name.decode("cp437") for name in names]
 
 
 def looks_like_text(data: bytes) -> bool:
