@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
@@ -25,14 +25,9 @@ class Texts:
     vectors: list[np.ndarray | None]
     num_missing: int = 0
     alone: bool = False  # after a batch failed: find out whether this file was the reason
-    computed: list[int] = field(default_factory=list)  # places that were embedded and not found
 
     def __post_init__(self) -> None:
         self.num_missing = sum(vector is None for vector in self.vectors)
-
-    def missing(self) -> list[int]:
-        """Places without a vector."""
-        return [place for place, vector in enumerate(self.vectors) if vector is None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,7 @@ class Batch:
 
     @property
     def texts(self) -> list[str]:
+        """What is embedded."""
         return [owner.texts[place] for owner, place in self.places]
 
     @property
@@ -64,7 +60,7 @@ class Waiting:
     """Texts still to be embedded, first come, first served."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._places: deque[tuple[Texts, int]] = deque()
 
     def __len__(self) -> int:
@@ -72,11 +68,17 @@ class Waiting:
 
     def add(self, texts: Texts) -> None:
         """Queue what has no vector."""
-        self._places.extend((texts, place) for place in texts.missing())
+        for place, vector in enumerate(texts.vectors):
+            if vector is None:
+                self._places.append((texts, place))
 
-    def add_first(self, batch: Batch) -> None:
-        """Queue a batch again, in front."""
-        self._places.extendleft(reversed(batch.places))
+    def add_alone(self, batch: Batch) -> None:
+        """Queue a batch again, in front, but no two of its files together."""
+        owners = batch.owners
+        for owner in owners:
+            owner.alone = True
+        places = sorted(batch.places, key=lambda item: owners.index(item[0]))
+        self._places.extendleft(reversed(places))
 
     def drop(self, texts: Texts) -> None:
         """Forget a file."""
@@ -85,7 +87,7 @@ class Waiting:
     def take(self) -> Batch:
         """The next batch, sorted by length: embedders that pad waste least so."""
         taken: list[tuple[Texts, int]] = []
-        while self._places and len(taken) < self._size:
+        while self._places and len(taken) < self.size:
             owner = self._places[0][0]
             if taken and owner is not taken[0][0] and (owner.alone or taken[0][0].alone):
                 break

@@ -1,8 +1,13 @@
-"""How fast a run is, and how long it will still take."""
+"""Where a run stands, how fast it is, and how long it will still take."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
+
+from glm_rag.types import IngestProgress
+from glm_rag_ingest.discover import FoundFile
 
 _RECENT_SECONDS = 120.0  # passages take very unlike times, and so do files
 
@@ -58,3 +63,93 @@ class Pace:
         first, last = self._marks[0], self._marks[-1]
         seconds = last[0] - first[0]
         return (last[what] - first[what]) / seconds if seconds > 0 else 0.0
+
+
+class Tracker:
+    """Adds up files, bytes and passages, and tells of them.
+
+    Args:
+        tell: gets the state whenever it is asked for; None: nobody listens.
+    """
+
+    def __init__(self, tell: Callable[[IngestProgress], None] | None) -> None:
+        self._listener = tell
+        self._started = time.perf_counter()
+        self._pace = Pace()
+        self._total = self._bytes_total = 0
+        self._done = self._bytes_done = 0
+        self._bytes_read = 0
+        self._num_to_embed = 0
+        self._shares: dict[str, tuple[float, int]] = {}  # of files in work: part done, bytes
+        self._current = ""
+        self.num_chunks = 0
+        self.num_embedded = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.perf_counter() - self._started
+
+    def begin(self, total: int, bytes_total: int) -> None:
+        """So many files, of so many bytes, were found."""
+        self._total, self._bytes_total = total, bytes_total
+
+    def skip(self, file: FoundFile) -> None:
+        """A file needs no work at all."""
+        self._done += 1
+        self._bytes_done += file.size
+        self._bytes_read += file.size
+
+    def reads(self, file: FoundFile) -> None:
+        """A file has been read."""
+        self._current = str(file.path)
+        self._bytes_read += file.size
+        self._shares[file.source] = 0.0, file.size
+
+    def finds(self, file: FoundFile, num_missing: int) -> None:
+        """A file that was read has so many passages to embed."""
+        self._pace.has_read(file.size, num_missing)
+        self._num_to_embed += num_missing
+
+    def embeds(self, file: FoundFile, share: float) -> None:
+        """Of a file's passages this share has vectors."""
+        self._current = str(file.path)
+        self._shares[file.source] = share, file.size
+
+    def finish(self, file: FoundFile) -> None:
+        """A file is stored, or has failed."""
+        self._shares.pop(file.source, None)
+        self._done += 1
+        self._bytes_done += file.size
+
+    def end(self) -> None:
+        """The run is over."""
+        self._current = ""
+        self.tell()
+
+    def tell(self) -> None:
+        """Let the listener know."""
+        if self._listener is None:
+            return
+        seconds = self.seconds
+        bytes_done = self._bytes_done + sum(int(a * b) for a, b in self._shares.values())
+        self._pace.mark(seconds, self.num_embedded, bytes_done)
+        left = self._pace.seconds_left(
+            max(0, self._num_to_embed - self.num_embedded),
+            self._bytes_total - self._bytes_read,
+            self._bytes_total - bytes_done,
+        )
+        self._listener(
+            IngestProgress(
+                self._done,
+                self._total,
+                bytes_done,
+                self._bytes_total,
+                self._current,
+                self.num_chunks,
+                seconds,
+                self.num_embedded,
+                self._pace.rate,
+                left,
+            )
+        )

@@ -48,7 +48,9 @@ def read(step: Step, child: LoaderProcess, stored: Callable[[str], Loaded]) -> R
     try:
         task = step.task
         if task == "compare":
-            task = step.then if step.known and _sha256(step.file.path) == step.known.sha256 else "read"
+            task = (
+                step.then if step.known and _sha256(step.file.path) == step.known.sha256 else "read"
+            )
         if task == "skip":
             return Reading(step, is_settled=_is_settled(step.file.mtime, started))
         if task == "resplit":

@@ -57,7 +57,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(f"{anywhere}{_translated(body.lstrip('/'))}{below}\\Z", re.DOTALL)
 
 
-_TOKEN = re.compile(r"(?P<into>\*\*/)|(?P<all>\*\*)|(?P<part>\*)|(?P<one>\?)|\[(?P<set>!?[^]/]+)\]")
+_TOKEN = re.compile(
+    r"(?P<into>\*\*/)|(?P<all>\*\*)|(?P<part>\*)|(?P<one>\?)|\[(?P<set>[!^]?[^]/]+)\]"
+)
 
 
 def _translated(pattern: str) -> str:
@@ -72,7 +74,7 @@ def _translated(pattern: str) -> str:
 
 def _expression(match: re.Match[str]) -> str:
     if match["set"]:
-        negated = match["set"].startswith("!")
-        inside = re.sub(r"([\\^\[&~|])", r"\\\1", match["set"].removeprefix("!"))
+        negated = match["set"][0] in "!^"
+        inside = re.sub(r"([\\^\[&~|])", r"\\\1", match["set"][negated:])
         return f"[{'^/' if negated else ''}{inside}]"
     return {"into": "(?:.*/)?", "all": ".*", "part": "[^/]*", "one": "[^/]"}[match.lastgroup or ""]
