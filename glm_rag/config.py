@@ -116,6 +116,18 @@ class SplittingSettings(_Section):
     overlap_tokens: int = Field(32, ge=0)
 
 
+class IngestionSettings(_Section):
+    """How files are read: in processes of their own, each with its limits."""
+
+    workers: int | None = Field(
+        None, ge=1, le=64, description="processes that read files; default: cores, at most 4"
+    )
+    file_seconds: float = Field(300.0, gt=0, description="longest time for reading one file")
+    file_memory_mb: int = Field(
+        4096, ge=256, description="most memory for reading one file, in MB of address space"
+    )
+
+
 class RetrievalSettings(_Section):
     """How passages are found and when there is too little evidence to answer."""
 
@@ -147,6 +159,7 @@ class Settings(_Section):
     generation: GenerationSettings = GenerationSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     splitting: SplittingSettings = SplittingSettings()
+    ingestion: IngestionSettings = IngestionSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     packing: PackingSettings = PackingSettings()
 

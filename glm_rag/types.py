@@ -274,14 +274,35 @@ class IngestFailure:
     fingerprint: str = ""
 
 
+IngestAction = Literal["added", "updated", "resplit", "copied", "removed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestChange:
+    """What a run did to one file, or would do.
+
+    Attributes:
+        action: `added` and `updated` were read; `resplit` was cut again from the stored text;
+            `copied` has the bytes of another file, so nothing is stored twice.
+        num_chunks: passages the file has now, those of its members included.
+    """
+
+    source: str
+    action: IngestAction
+    num_chunks: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
     """Where an ingestion run stands.
 
     Attributes:
         done, total: files. bytes_done, bytes_total: bytes of those files.
-        current: the file being read, empty when the run is over.
+        current: the file that was last read or stored, empty when the run is over.
         num_chunks: passages stored so far. seconds: since the run began.
+        num_embedded: passages whose vectors were computed.
+        rate: passages embedded per second, of late.
+        seconds_left: estimate from the rate and the passages per byte so far; None before any.
     """
 
     done: int
@@ -291,6 +312,9 @@ class IngestProgress:
     current: str
     num_chunks: int
     seconds: float
+    num_embedded: int = 0
+    rate: float = 0.0
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +323,15 @@ class IngestReport:
 
     `num_skipped` counts what has not changed and was not read again; `num_failed_before` says how
     many of those failed in an earlier run. They are not in `failures`.
+
+    Attributes:
+        num_added, num_updated: files; a file with members counts once.
+        num_chunks: passages stored. num_embedded: of those, how many vectors were computed and
+            not found again.
+        num_copies: of the added and updated, those with the bytes of another file.
+        num_resplit: of the updated, those cut again from the stored text.
+        changes: one for every file that was not skipped, in the order it happened.
+        interrupted: stopped before the end; the next run goes on.
     """
 
     num_added: int = 0
@@ -310,6 +343,11 @@ class IngestReport:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     num_failed_before: int = 0
+    num_embedded: int = 0
+    num_copies: int = 0
+    num_resplit: int = 0
+    changes: tuple[IngestChange, ...] = ()
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

