@@ -15,7 +15,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError
-from glm_rag.knowledge import records, search
+from glm_rag.knowledge import reading, records, search
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
@@ -111,7 +111,7 @@ class KnowledgeBase(Library, VectorStore):
         for start in range(0, len(ordered), _CENTRAL_BATCH):
             batch = ordered[start : start + _CENTRAL_BATCH]
             with self._database.read() as connection:
-                found = {c.id: c for c in records.read_chunks(connection, "c.id", batch)}
+                found = {c.id: c for c in reading.read_chunks(connection, "c.id", batch)}
             yield from (found[i].passage() for i in batch if i in found)
 
     # ------------------------------------------------------------ LangChain
@@ -166,7 +166,7 @@ class KnowledgeBase(Library, VectorStore):
                 records.insert_chunk(
                     connection, document_id, 0, key, chunk, language, vector, embedded, extra
                 )
-        self._has_written = True
+        self._wrote()
         return keys
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
@@ -176,13 +176,13 @@ class KnowledgeBase(Library, VectorStore):
                 records.delete_everything(connection)
             else:
                 records.delete_chunks(connection, ids)
-        self._has_written = True
+        self._wrote()
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The chunks with these ids, in the order asked for, without the unknown ones."""
         with self._database.read() as connection:
-            found = records.read_chunks(connection, "c.key", dict.fromkeys(ids))
+            found = reading.read_chunks(connection, "c.key", dict.fromkeys(ids))
         by_id = {chunk.document.id: chunk.document for chunk in found}
         return [by_id[key] for key in dict.fromkeys(ids) if key in by_id]
 
@@ -295,21 +295,21 @@ class KnowledgeBase(Library, VectorStore):
             )
             sparse = [row_id for row_id in sparse if row_id not in cosines]
             cosines.update((i, float(self._index.vector(i) @ vector)) for i in sparse)
-            chunks = records.read_chunks(connection, "c.id", cosines)
+            chunks = reading.read_chunks(connection, "c.id", cosines)
             num_chunks, mean_terms = search.term_totals(connection)
         found = (_candidate(chunk, cosines[chunk.id], terms) for chunk in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
 
     def _nearest(
         self, embedding: Sequence[float], k: int, where: Mapping[str, Any] | None
-    ) -> list[tuple[records.StoredChunk, float, np.ndarray]]:
+    ) -> list[tuple[reading.StoredChunk, float, np.ndarray]]:
         vector = normalised(np.asarray(embedding, dtype=np.float32))
         with self._database.read() as connection:
             self._index.refresh(connection)
             allowed = None if where is None else search.matching_ids(connection, where)
             found = self._index.search(vector, k, allowed=allowed)
             ids = [row_id for row_id, _ in found]
-            chunks = {c.id: c for c in records.read_chunks(connection, "c.id", ids)}
+            chunks = {c.id: c for c in reading.read_chunks(connection, "c.id", ids)}
             return [(chunks[i], score, self._index.vector(i)) for i, score in found]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
@@ -323,7 +323,7 @@ def _by_centrality(rows: Sequence[tuple[int, bytes]]) -> list[int]:
     return [rows[place][0] for place in np.argsort(-centrality, kind="stable")]
 
 
-def _candidate(chunk: records.StoredChunk, cosine: float, terms: Sequence[str]) -> Candidate:
+def _candidate(chunk: reading.StoredChunk, cosine: float, terms: Sequence[str]) -> Candidate:
     counts = chunk.count(terms)
     return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from glm_rag.errors import KnowledgeBaseError
-from glm_rag.knowledge import lock, rebuild, records, sources, verify
+from glm_rag.knowledge import lock, reading, rebuild, records, sources, storing, verify
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import folder_size
-from glm_rag.text import chunk_language, detect_language
 from glm_rag.types import (
     Chunk,
     DocumentInfo,
@@ -83,8 +81,8 @@ class Library(KeepsVectors):
             KnowledgeBaseError: as `put_documents`.
         """
         if vectors is None:
-            _check_chunks(document, chunks)
-            vectors = self.embed_chunks([_storable(chunk) for chunk in chunks])
+            storing.check_chunks(document, chunks)
+            vectors = self.embed_chunks([storing.storable_chunk(chunk) for chunk in chunks])
         return self.put_documents([(document, chunks, vectors)])
 
     def put_documents(
@@ -115,23 +113,23 @@ class Library(KeepsVectors):
             existed = sources.resolve(connection, file) is not None
             for number, item in enumerate(prepared):
                 self._remember_embedder(connection, item.vectors)
-                _put(connection, item)
+                storing.put(connection, item)
                 if number == 0:
                     sources.remove_members(connection, file, but=names)
             records.forget_pending(connection, (h for item in prepared for h in item.hashes))
             records.replace_failures(connection, file, failures)
-        self._has_written = True
+        self._wrote()
         return "updated" if existed else "added"
 
     def _prepared(
         self, document: ExtractedDocument, chunks: Sequence[Chunk], vectors: np.ndarray
-    ) -> _Prepared:
-        _check_chunks(document, chunks)
+    ) -> storing.Prepared:
+        storing.check_chunks(document, chunks)
         document = replace(document, text=records.storable(document.text))
-        chunks = [_storable(chunk) for chunk in chunks]
+        chunks = [storing.storable_chunk(chunk) for chunk in chunks]
         name = self.embeddings_name
         hashes = [records.embedding_hash(name, self.embedding_text(chunk)) for chunk in chunks]
-        return _Prepared(document, chunks, self._checked(vectors, len(chunks)), hashes)
+        return storing.Prepared(document, chunks, self._checked(vectors, len(chunks)), hashes)
 
     def add_copy(self, source: str, *, of: str, size: int, mtime: float) -> None:
         """Note that a file has the same bytes as one that is here; nothing is stored twice.
@@ -146,7 +144,7 @@ class Library(KeepsVectors):
         with self._database.write() as connection:
             sources.add_copy(connection, source, of, size=size, mtime=mtime)
             records.replace_failures(connection, source)
-        self._has_written = True
+        self._wrote()
 
     def find_by_content(self, sha256: str, *, suffix: str = "") -> DocumentInfo | None:
         """A document made from a file with these bytes.
@@ -161,7 +159,7 @@ class Library(KeepsVectors):
                 (sha256,),
             ).fetchall()
             found = [source for (source,) in rows if source.endswith(suffix)]
-            return records.read_infos(connection, found[0])[0] if found else None
+            return reading.read_infos(connection, found[0])[0] if found else None
 
     def writing(
         self, *, wait: float | None = None, on_wait: Callable[[str], None] | None = None
@@ -185,7 +183,8 @@ class Library(KeepsVectors):
         with self._database.write() as connection:
             removed = sources.remove(connection, source)
             records.replace_failures(connection, source)
-        self._has_written = self._has_written or removed
+        if removed:
+            self._wrote()
         return removed
 
     def touch(self, source: str, *, size: int, mtime: float) -> None:
@@ -206,23 +205,23 @@ class Library(KeepsVectors):
             found = sources.resolve(connection, source)
             if found is None:
                 return None
-            (info,) = records.read_infos(connection, found[1])
+            (info,) = reading.read_infos(connection, found[1])
             if source == info.source:
                 return info
-            (copy,) = records.read_copies(connection, source)
-        return _as_copy(info, copy)
+            (copy,) = reading.read_copies(connection, source)
+        return reading.as_copy(info, copy)
 
     def known_sources(self) -> dict[str, DocumentInfo]:
         """What `get_document` gives for every source, copies included."""
         with self._database.read() as connection:
-            found = {info.source: info for info in records.read_infos(connection)}
-            copies = records.read_copies(connection)
-        return {**found, **{copy.source: _as_copy(found[copy.of], copy) for copy in copies}}
+            found = {info.source: info for info in reading.read_infos(connection)}
+            copies = reading.read_copies(connection)
+        return {**found, **{copy.source: reading.as_copy(found[copy.of], copy) for copy in copies}}
 
     def documents(self) -> list[DocumentInfo]:
         """All documents, by source."""
         with self._database.read() as connection:
-            return records.read_infos(connection)
+            return reading.read_infos(connection)
 
     def get_text(self, source: str) -> str:
         """The extracted text that all offsets of a document refer to.
@@ -250,7 +249,7 @@ class Library(KeepsVectors):
         """
         with self._database.read() as connection:
             found = sources.resolve(connection, source)
-            own = records.read_extracted(connection, found[1]) if found else []
+            own = reading.read_extracted(connection, found[1]) if found else []
         if not own:
             raise KnowledgeBaseError(f"knowledge base {self.name!r} has no document {source}")
         return own
@@ -260,7 +259,7 @@ class Library(KeepsVectors):
         with self._database.read() as connection:
             found = sources.resolve(connection, source)
             own = [found[1]] if found else []
-            return [c.document for c in records.read_chunks(connection, "d.source", own)]
+            return [c.document for c in reading.read_chunks(connection, "d.source", own)]
 
     def get_parent(self, document: Document) -> Document:
         """The section around a chunk, with its offsets; a chunk without one is its own parent.
@@ -391,6 +390,11 @@ class Library(KeepsVectors):
                 rebuild.rebuild(self._database, on_progress)
             self._index.rebuild()
 
+    def _wrote(self) -> None:
+        """After every transaction that changed chunks."""
+        self._has_written = True
+        self._index.compact_if_due()
+
     def close(self) -> None:
         """Write the index's snapshot if this process changed something, and close the file."""
         if self._has_written:
@@ -408,64 +412,3 @@ class Library(KeepsVectors):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A document ready to be stored: its chunks, their vectors and embedding hashes."""
-
-    document: ExtractedDocument
-    chunks: Sequence[Chunk]
-    vectors: np.ndarray
-    hashes: Sequence[bytes]
-
-
-def _put(connection: sqlite3.Connection, item: _Prepared) -> None:
-    document = item.document
-    copies = sources.make_room(connection, document.source, document.sha256)
-    keys = [chunk.id_for(document.source) for chunk in item.chunks]
-    # Somebody may have overwritten one of the chunks by its id.
-    records.delete_chunks(connection, keys)
-    language = detect_language(document.text)
-    document_id = records.insert_document(connection, document, language)
-    sources.restore_copies(connection, document_id, copies)
-    rows = zip(keys, item.chunks, item.vectors, item.hashes, strict=True)
-    for number, (key, chunk, vector, embedded) in enumerate(rows):
-        in_chunk = chunk_language(chunk.text, language)
-        records.insert_chunk(
-            connection, document_id, number, key, chunk, in_chunk, vector, embedded
-        )
-
-
-def _as_copy(info: DocumentInfo, copy: records.Copy) -> DocumentInfo:
-    others = tuple(sorted({info.source, *info.copies} - {copy.source}))
-    return replace(
-        info,
-        source=copy.source,
-        size=copy.size,
-        mtime=copy.mtime,
-        added_at=copy.added_at,
-        copies=others,
-    )
-
-
-def _check_chunks(document: ExtractedDocument, chunks: Sequence[Chunk]) -> None:
-    for chunk in chunks:
-        if document.text[chunk.start : chunk.end] != chunk.text:
-            raise KnowledgeBaseError(
-                f"{document.source}: characters {chunk.start} to {chunk.end} of the text are not "
-                "the chunk's text; cut the document again"
-            )
-    if len({(chunk.start, chunk.text) for chunk in chunks}) != len(chunks):
-        raise KnowledgeBaseError(
-            f"{document.source}: two chunks have the same start and text; cut the document again"
-        )
-
-
-def _storable(chunk: Chunk) -> Chunk:
-    return replace(
-        chunk,
-        text=records.storable(chunk.text),
-        headings=tuple(records.storable(heading) for heading in chunk.headings),
-        table_header=records.storable(chunk.table_header),
-    )

@@ -24,7 +24,7 @@ def filled(kb, make):
     kb.put_document(dataclasses.replace(member, container="z"), chunks)
     kb.add_copy("c.txt", of="b.txt", size=1, mtime=2.0)
     kb.add_texts(["a text of no file", "!?"], [{"source": "elsewhere"}, {}])
-    kb._index.save()
+    kb._index.rebuild()
     return kb
 
 
