@@ -179,16 +179,19 @@ def _sample(connection: sqlite3.Connection, language: str, dimension: int) -> np
 
 
 def _publish(database: Database, last: Snapshot | None, now: Snapshot, index: Any) -> None:
-    temporary, sha256, num_bytes = snapshots.write_file(database.folder, index)
+    written, sha256, num_bytes = snapshots.write_file(database.folder, index)
     try:
         with database.write(changes_chunks=False) as connection:
             present = snapshots.read_snapshots(connection).get(now.language)
             # Somebody may have been faster, or emptied it all and changed the embedder.
             if present == last and rows.dimension(connection) == index.d:
                 snapshot = replace(now, sha256=sha256, num_bytes=num_bytes)
-                snapshots.register(connection, database.folder, temporary, snapshot)
-    finally:
-        temporary.unlink(missing_ok=True)
+                written = snapshots.register(connection, database.folder, written, snapshot)
+            else:
+                written.unlink()
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
 
 
 def _update_row(database: Database, changes: _Changes, now: Snapshot, limits: IndexLimits) -> None:

@@ -135,10 +135,13 @@ def write_file(folder: Path, index: Any) -> tuple[Path, str, int]:
 
 def register(
     connection: sqlite3.Connection, folder: Path, temporary: Path, snapshot: Snapshot
-) -> None:
+) -> Path:
     """Inside a write: give the file its generation and put it in place of the language's older.
 
     Deletions that no snapshot needs any more are forgotten with it.
+
+    Returns:
+        Where the file is now; it is to be removed if the transaction fails.
     """
     old = connection.execute(
         "SELECT generation FROM snapshots WHERE language = ?", (snapshot.language,)
@@ -148,15 +151,17 @@ def register(
         f"INSERT INTO snapshots ({', '.join(columns)}) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [getattr(snapshot, column) for column in columns],
     )
-    temporary.replace(path_of(folder, cursor.lastrowid or 0))
-    _sync_folder(folder / FOLDER)
-    for (generation,) in old:
-        _note_time(path_of(folder, generation))
     connection.execute(
         "DELETE FROM snapshots WHERE language = ? AND generation < ?",
         (snapshot.language, cursor.lastrowid),
     )
     forget_deletions(connection)
+    for (generation,) in old:
+        _note_time(path_of(folder, generation))
+    path = path_of(folder, cursor.lastrowid or 0)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+    return path
 
 
 def unregister(connection: sqlite3.Connection, folder: Path, snapshot: Snapshot) -> None:
