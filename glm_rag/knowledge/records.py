@@ -68,10 +68,15 @@ def insert_chunk(
     chunk: Chunk,
     language: Language,
     vector: np.ndarray,
-    embedding_hash: bytes,
+    embedding_hash: bytes | None = None,
     extra: str | None = None,
 ) -> None:
-    """Insert one chunk with its vector and its search terms."""
+    """Insert one chunk with its vector and its search terms.
+
+    Args:
+        embedding_hash: what the vector is found again by; None: never.
+        extra: the metadata of a text that was added without a file, as JSON.
+    """
     found = search_terms(chunk.headings, chunk.text)
     cursor = connection.execute(
         "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "

@@ -27,6 +27,7 @@ class Prepared:
 
 
 def put(connection: sqlite3.Connection, item: Prepared) -> None:
+    """Put a document in the place of its older version; its members are not its business."""
     document = item.document
     copies = sources.make_room(connection, document.source, document.sha256)
     keys = [chunk.id_for(document.source) for chunk in item.chunks]
@@ -44,6 +45,11 @@ def put(connection: sqlite3.Connection, item: Prepared) -> None:
 
 
 def check_chunks(document: ExtractedDocument, chunks: Sequence[Chunk]) -> None:
+    """Refuse chunks that are not what their offsets say.
+
+    Raises:
+        KnowledgeBaseError: a chunk's text stands elsewhere, or a chunk is there twice.
+    """
     for chunk in chunks:
         if document.text[chunk.start : chunk.end] != chunk.text:
             raise KnowledgeBaseError(
@@ -57,6 +63,7 @@ def check_chunks(document: ExtractedDocument, chunks: Sequence[Chunk]) -> None:
 
 
 def storable_chunk(chunk: Chunk) -> Chunk:
+    """The chunk without lone surrogates."""
     return replace(
         chunk,
         text=records.storable(chunk.text),

@@ -57,6 +57,8 @@ WRITE = """
     from langchain_core.embeddings import Embeddings
     from glm_rag.knowledge import transfer
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.knowledge.vectors.compaction import compact
+    from glm_rag.knowledge.vectors.kinds import IndexLimits
     from glm_rag.types import Chunk, ExtractedDocument
 
     class Fixed(Embeddings):
@@ -74,7 +76,8 @@ WRITE = """
     with KnowledgeBase.open("kb", home=home, embeddings=Fixed(), create=True) as kb:
         kb.put_document(document, [Chunk(0, len(text), text)])
         kb.add_texts(["more"], [{"key": ["value"]}])
-        kb.rebuild()
+        with kb.writing():
+            compact(kb.path, "en", IndexLimits(min_changes=1))
     transfer.export("kb", home, home / "export.kb")
     transfer.import_file(home / "export.kb", home, name="again")
     assert "glm_rag.knowledge.base" in sys.modules

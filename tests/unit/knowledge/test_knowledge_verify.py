@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from glm_rag.cli.main import app
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge.vectors.compaction import compact
+from glm_rag.knowledge.vectors.kinds import IndexLimits
 
 TEXT = "Parental leave is sixteen weeks. 育儿假为十六周。 The end."
 
@@ -137,6 +139,9 @@ def test_what_rebuild_is_said_to_mend_it_mends(filled, what):
 
 @pytest.mark.parametrize("kind", ["flipped", "short", "empty", "gone"])
 def test_a_damaged_snapshot_is_found_and_rebuilt(filled, kind):
+    for language in ("en", "zh"):
+        compact(filled.path, language, IndexLimits(min_changes=1))
+    assert findings(filled) == set()
     (file, *_) = (filled.path / "index").glob("*.faiss")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
