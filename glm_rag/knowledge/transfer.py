@@ -131,6 +131,7 @@ def rename(old: str, new: str, home: Path) -> Path:
     with lock.writing(folder, old):
         try:
             folder.rename(target)
+            _sync(target.parent)
         except OSError as error:
             raise KnowledgeBaseError(f"cannot rename {folder}: {error.strerror}") from error
     return target

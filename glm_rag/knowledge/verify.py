@@ -261,6 +261,10 @@ def _keywords(connection: sqlite3.Connection, mends: _Mends, seen: _Seen) -> Fin
         if row is None:
             problem = f"the keyword index holds a chunk that is gone (number {row_id})"
         yield VerifyFinding("keywords", row[0] if row else "", problem, mends.rebuild)
+    lost = keywords.num_lost(connection)
+    if lost:
+        problem = f"a search for {lost} of the terms finds other chunks than hold them"
+        yield VerifyFinding("keywords", "", problem, mends.rebuild)
 
 
 def _totals(connection: sqlite3.Connection, mends: _Mends) -> Findings:

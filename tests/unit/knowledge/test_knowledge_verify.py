@@ -153,6 +153,16 @@ def test_a_damaged_snapshot_is_found_and_rebuilt(filled, kind):
     assert filled.verify().findings == ()
 
 
+def test_terms_that_a_search_does_not_find_are_noticed(kb, make):
+    text = "".join(f"word{number} " for number in range(3000))
+    kb.put_document(*make("a", text, size=500))
+    assert kb.verify().findings == ()
+    damage(kb, "DELETE FROM chunk_terms_idx WHERE pgno = (SELECT max(pgno) FROM chunk_terms_idx)")
+    assert findings(kb) == {("keywords", "glm-rag")}
+    kb.rebuild()
+    assert kb.verify().findings == ()
+
+
 def test_many_findings_are_counted_and_the_first_thousand_shown(kb, make):
     kb.put_document(*make("a", "x y " * 700, size=2))
     damage(kb, "UPDATE chunks SET content_hash = ''")
