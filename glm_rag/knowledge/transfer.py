@@ -178,7 +178,7 @@ def _read_seal(file: Path) -> Seal:
         known = json.loads(row[0]) if row else {}
         seal = Seal(int(known["format"]), *(str(known[name]) for name in Seal.__slots__[1:]))
     except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-        raise KnowledgeBaseError(foreign) from error
+        raise KnowledgeBaseError(_damaged(file) if _is_sqlite(file) else foreign) from error
     if version > SCHEMA_VERSION or seal.format > _FORMAT:
         raise KnowledgeBaseError(
             f"{file} was exported by a newer glm-rag ({seal.version}): upgrade glm-rag"
@@ -196,7 +196,7 @@ def _fill(
     copy = folder / FILE_NAME
     shutil.copyfile(file, copy)
     _sync(copy)
-    damaged = f"{file} is damaged: copy it again, or export the knowledge base again"
+    damaged = _damaged(file)
     try:
         with closing(_open(copy)) as connection:
             if _digest(connection) != seal.sha256:
@@ -211,6 +211,15 @@ def _fill(
             raise KnowledgeBaseError(f"{damaged} ({report.findings[0].problem})")
         VectorIndex(database).rebuild()
     return report
+
+
+def _damaged(file: Path) -> str:
+    return f"{file} is damaged or cut off: copy it again, or export the knowledge base again"
+
+
+def _is_sqlite(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(16) == b"SQLite format 3\0"
 
 
 def _digest(connection: sqlite3.Connection) -> str:

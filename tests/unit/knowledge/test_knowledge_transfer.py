@@ -153,12 +153,12 @@ def refused(file, home, match):
 )
 def test_a_changed_row_is_found(file, home, statement):
     change(file, statement)
-    refused(file, home, "is damaged: copy it again")
+    refused(file, home, "is damaged or cut off: copy it again")
 
 
 def test_what_the_seal_does_not_cover_is_verified(file, home):
     change(file, "UPDATE totals SET num_terms = 0")
-    refused(file, home, "is damaged.*chunks of 0 terms")
+    refused(file, home, "is damaged or cut off.*chunks of 0 terms")
 
 
 def test_a_flipped_or_cut_file_is_found(file, home):
@@ -175,7 +175,7 @@ def test_a_flipped_or_cut_file_is_found(file, home):
         assert report.findings == ()
         shutil.rmtree(home / "kb" / "other")
     file.write_bytes(data[: len(data) // 2])
-    refused(file, home, "is damaged|is no export")
+    refused(file, home, "is damaged or cut off")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all " * 500, b"PK\x03\x04"])
@@ -189,7 +189,6 @@ def test_what_is_no_export_is_refused(filled, home, tmp_path, content):
     "statement",
     [
         "DELETE FROM meta WHERE key = 'export'",
-        "UPDATE meta SET value = '{}' WHERE key = 'export'",
         "CREATE TRIGGER evil AFTER DELETE ON meta BEGIN DELETE FROM documents; END",
         "CREATE VIEW evil AS SELECT 1",
         "DROP TABLE copies",
