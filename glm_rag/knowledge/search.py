@@ -35,27 +35,29 @@ def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np
     Raises:
         ConfigError: a value that metadata cannot be compared with.
     """
-    clauses, parameters = ["1"], []
-    for name, wanted in where.items():
-        clause, values = _condition(name, wanted)
-        clauses.append(clause)
-        parameters.extend(values)
-    rows = connection.execute(
-        "SELECT c.id FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
-        f"WHERE {' AND '.join(clauses)} ORDER BY c.id",
-        parameters,
+    conditions = [_condition(name, wanted) for name, wanted in where.items()]
+    of_files = [f"{_COLUMNS.get(name, 'NULL')} {test}" for name, test, _ in conditions]
+    of_texts = [f"json_extract(c.extra, ?) {test}" for _, test, _ in conditions]
+    # Two queries, so that each can use an index.
+    query = (
+        "SELECT c.id FROM documents AS d JOIN chunks AS c ON c.document_id = d.id "
+        f"WHERE {' AND '.join(['c.extra IS NULL', *of_files])} UNION ALL "
+        "SELECT c.id FROM chunks AS c "
+        f"WHERE {' AND '.join(['c.extra IS NOT NULL', *of_texts])}"
     )
-    return np.fromiter((row[0] for row in rows), dtype=np.int64)
+    parameters = [value for _, _, values in conditions for value in values]
+    for name, _, values in conditions:
+        parameters += [f'$."{name}"', *values]
+    rows = connection.execute(query, parameters)
+    return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 
-def _condition(name: str, wanted: Any) -> tuple[str, list[Any]]:
+def _condition(name: str, wanted: Any) -> tuple[str, str, list[Any]]:
+    """The name, what SQL asks of its value, and the parameters of that."""
     if not isinstance(name, str) or '"' in name:
         raise ConfigError(f"cannot filter by {name!r}: name a key of the metadata")
-    column = _COLUMNS.get(name, "NULL")
-    value = f"(CASE WHEN c.extra IS NULL THEN {column} ELSE json_extract(c.extra, ?) END)"
-    path = f'$."{name}"'
     if wanted is None:
-        return f"{value} IS NULL", [path]
+        return name, "IS NULL", []
     options = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
     for option in options:
         if not isinstance(option, str | int | float):
@@ -63,7 +65,7 @@ def _condition(name: str, wanted: Any) -> tuple[str, list[Any]]:
                 f"cannot filter {name!r} by {type(option).__name__}: give a text, a number, "
                 "true or false, or a list of them"
             )
-    return f"{value} IN ({', '.join('?' * len(options))})", [path, *options]
+    return name, f"IN ({', '.join('?' * len(options))})", options
 
 
 def document_frequencies(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
@@ -126,7 +128,7 @@ def _searched_rows(
         return int(allowed.min()), int(allowed.max())
     (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM chunks").fetchone()
     share = min(1.0, _MAX_MATCHES / max(1, frequency))
-    return (newest - int(newest * share) if share < 1 else 0), newest
+    return (newest + 1 - int(newest * share) if share < 1 else 0), newest
 
 
 def term_totals(connection: sqlite3.Connection) -> tuple[int, float]:

@@ -10,7 +10,7 @@ pytest.importorskip("faiss")
 
 @pytest.fixture
 def kb(kb, make):
-    """Chunk n (from 1 to 40) holds `common`, every second `half`, every tenth `tenth`, and `n<n>`."""
+    """Chunk n of 40 holds `common`, every second `half`, every tenth `tenth`, and `n<n>`."""
     for number in range(1, 41):
         words = ["common", f"n{number}"]
         words += ["half"] * (number % 2 == 0) + ["tenth"] * (number % 10 == 0)
@@ -50,3 +50,17 @@ def test_a_filter_is_kept_whatever_is_common(kb, monkeypatch):
 
 def test_at_most_as_many_as_wanted_are_given(kb):
     assert len(candidates(kb, "common", limit=3)) == 3
+
+
+@pytest.mark.parametrize("where", [{"source": "doc7"}, {"source": ["doc7", "doc9"], "page": None}])
+def test_a_filter_by_file_reads_no_other_chunks(kb, where):
+    with kb._database.read() as connection:
+        statements = []
+        connection.set_trace_callback(statements.append)
+        found = search.matching_ids(connection, where)
+        connection.set_trace_callback(None)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statements[-1]}").fetchall()
+    assert set(found.tolist()) <= {7, 9}
+    assert len(found) > 0
+    details = [row[3] for row in plan]
+    assert not [line for line in details if line.startswith("SCAN c") and "INDEX" not in line]
