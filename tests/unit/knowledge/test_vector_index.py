@@ -291,11 +291,13 @@ def test_what_a_killed_process_left_is_swept(store, monkeypatch):
     store.save()
     (store.folder / "index" / "dead.tmp").write_bytes(b"half")
     (store.folder / "index" / "9.faiss").write_bytes(b"of a write that may still commit")
-    monkeypatch.setattr(snapshots, "_STALE_SECONDS", -1.0)
     monkeypatch.setattr(snapshots, "_REPLACED_SECONDS", -1.0)
     store.add("en", 50)
     store.save()
-    assert store.snapshots() == ["2.faiss", "9.faiss"]
+    assert store.snapshots() == ["2.faiss", "9.faiss", "dead.tmp"]
+    monkeypatch.setattr(snapshots, "_STALE_SECONDS", -1.0)
+    store.save()
+    assert store.snapshots() == ["2.faiss"]
 
 
 def test_a_generation_whose_commit_was_lost_is_written_over(store):
