@@ -30,6 +30,7 @@ _LEFT_OUT = (
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 _UNSAFE = re.compile(r"[\\/\0\r\n\t]+")
 _LONGEST_NAME = 200
+_LONGEST_HEADER = 10_000  # characters; decoding encoded words takes time squared
 
 
 def extract(data: bytes) -> Extracted:
@@ -70,7 +71,7 @@ def member_name(name: str, fallback: str) -> str:
 def header(message: Message, name: str) -> str:
     """A header's text on one line; encoded words and raw bytes in any charset are read."""
     found = [value for key, value in message.raw_items() if key.lower() == name.lower()]
-    return _decoded(str(found[0])) if found else ""
+    return _decoded(str(found[0])[:_LONGEST_HEADER]) if found else ""
 
 
 def _decoded(raw: str) -> str:

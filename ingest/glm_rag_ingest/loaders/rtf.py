@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from glm_rag.errors import MissingDependencyError
 from glm_rag_ingest.loaders.base import Extracted, clean_text, failure
@@ -17,14 +17,15 @@ _BINARY = re.compile(rb"\\bin(\d{1,10}) ?")
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 _PICTURE = re.compile(r"[0-9a-fA-F\r\n]{512,}")  # no prose has such a run
 _CODE_PAGE = re.compile(r"\\ansicpg(\d{1,5})")
+# First bytes of two-byte characters, in the code pages that have them.
+_LEADS = dict.fromkeys(("936", "949", "950"), "[89a-f][0-9a-f]")
+_LEADS["932"] = "[89ef][0-9a-f]"
 _TITLE = re.compile(r"\{\\title[ \r\n]([^{}]{0,1000})\}")
 _HEADING_STYLE = re.compile(r"\{\\s(\d{1,3})(?!\d)[^{}]{0,2000}? heading ([1-6]);\}", re.IGNORECASE)
 # Marks of our own, which pass through the converter as characters of the private use area.
 _CELL, _ROW_END, _ROW_START, _HEADING = "\ue000", "\ue001", "\ue002", "\ue010"
 _WORDS = {"cell": _CELL, "nestcell": _CELL, "row": _ROW_END, "trowd": _ROW_START}
 _CONTROL = re.compile(r"\\(nestcell|cell|row|trowd|s\d{1,3})(?![a-z\d])")
-_ROW = re.compile(f"{_ROW_START}([^{_ROW_END}]*){_ROW_END}\n*")
-_TABLE = re.compile(f"(?:{_ROW.pattern})+")
 _HEADING_LINE = re.compile(r"^[^\S\n]*([\ue010-\ue015])[\ue010-\ue015]*(.*)$", re.MULTILINE)
 _MARKS = re.compile(r"[\ue000-\ue002\ue010-\ue015]")
 
@@ -37,10 +38,9 @@ def extract(data: bytes) -> Extracted:
     """
     if not data.lstrip()[:5].lower() == b"{\\rtf":
         raise failure("corrupt", "not an RTF file: it does not begin with {\\rtf")
-    source = _as_ascii(data)
+    source = _with_whole_pairs(_as_ascii(data))
     text = _convert(_with_marks(source), source)
-    text = _TABLE.sub(_table, text)
-    text = _HEADING_LINE.sub(_heading, text)
+    text = _HEADING_LINE.sub(_heading, "".join(_with_tables(text)))
     text = clean_text(_MARKS.sub("", text))
     title = _TITLE.search(source)
     name = _convert(f"{{\\rtf1 {title.group(1)}}}", source) if title else ""
@@ -61,6 +61,20 @@ def _as_ascii(data: bytes) -> str:
     plain = b"".join([*parts, data[position:]])
     escaped = _HIGH_BYTE.sub(lambda match: b"\\'%02x" % match.group()[0], plain)
     return _PICTURE.sub("", escaped.decode("ascii"))
+
+
+def _with_whole_pairs(source: str) -> str:
+    """Escape second bytes too where Word wrote them as the letters they look like."""
+    stated = _CODE_PAGE.search(source)
+    leads = _LEADS.get(stated.group(1)) if stated else None
+    if leads is None:
+        return source
+
+    def escape(match: re.Match[str]) -> str:
+        return f"\\'{match.group(1)}\\'{match.group(2) or f'{ord(match.group(3)):02x}'}"
+
+    pair = rf"\\'({leads})(?:\\'([0-9a-f]{{2}})|([@-Z\[\]-z|~]))"
+    return re.sub(pair, escape, source, flags=re.IGNORECASE)
 
 
 def _with_marks(source: str) -> str:
@@ -88,7 +102,7 @@ def _convert(rtf: str, source: str) -> str:
     encoding = f"cp{stated.group(1)}" if stated else "cp1252"
     # Character set 0 means that of the document, which the converter takes for Western always;
     # its search for links can take time cubed, and their addresses are not read anyway.
-    rtf = rtf.replace("\\fcharset0", "\\fcharset1").replace("HYPERLINK", "LINK")
+    rtf = rtf.replace("\\fcharset0", "\\fcharset1").replace("\\field{", "\\field {")
     convert: Callable[..., str] = rtf_to_text
     try:
         text = convert(rtf, encoding=encoding, errors="replace")
@@ -98,12 +112,21 @@ def _convert(rtf: str, source: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _table(match: re.Match[str]) -> str:
-    rows = [
-        [_MARKS.sub("", cell) for cell in row.rstrip("\n").split(_CELL)]
-        for row in _ROW.findall(match.group())
-    ]
-    return f"\n\n{markdown_rows(rows, has_header=True)}\n\n"
+def _with_tables(text: str) -> Iterator[str]:
+    """Rows that follow each other as one Markdown table, and the text between."""
+    *pieces, last = text.split(_ROW_END)
+    rows: list[list[str]] = []
+    for piece in pieces:
+        before, _, row = piece.partition(_ROW_START)
+        if before.strip():
+            yield from (_table(rows), before)
+            rows = []
+        rows.append([_MARKS.sub("", cell) for cell in row.split(_CELL)])
+    yield from (_table(rows), last)
+
+
+def _table(rows: list[list[str]]) -> str:
+    return f"\n\n{markdown_rows(rows, has_header=True)}\n\n" if rows else ""
 
 
 def _heading(match: re.Match[str]) -> str:
