@@ -67,8 +67,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
     bare = data.replace(b"\0", b"")
     label = _known(declared)
     takes_anything = label is not None and label.startswith(_SINGLE_BYTE)
-    for encoding in ("utf-8",) if takes_anything else (label, "utf-8"):
-        if (text := _strict(bare, encoding)) is not None:
+    for charset in ("utf-8",) if takes_anything else (label, "utf-8"):
+        if (text := _strict(bare, charset)) is not None:
             return text
     if (text := _damaged_utf8(bare)) is not None:
         return text

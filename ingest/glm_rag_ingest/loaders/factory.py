@@ -12,23 +12,116 @@ from typing import Protocol, cast
 
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.types import ExtractedDocument
+from glm_rag_ingest.loaders import sniffing
 from glm_rag_ingest.loaders.base import Extracted, Loaded, failure
-from glm_rag_ingest.loaders.encoding import looks_like_text
 from glm_rag_ingest.loaders.members import MemberReader
 
+# The loader of each extension; behind a colon the language, which its media type names.
 _BY_SUFFIX = {
+    ".adoc": "text",
+    ".asciidoc": "text",
+    ".bash": "source_code:shell",
+    ".bat": "source_code:batch",
+    ".c": "source_code:c",
+    ".cc": "source_code:cpp",
+    ".cfg": "source_code:ini",
+    ".cjs": "source_code:javascript",
+    ".clj": "source_code:clojure",
+    ".cmake": "source_code:cmake",
+    ".cmd": "source_code:batch",
+    ".conf": "source_code:ini",
+    ".cpp": "source_code:cpp",
+    ".cs": "source_code:csharp",
+    ".css": "source_code:css",
+    ".cts": "source_code:typescript",
+    ".cu": "source_code:cpp",
+    ".cuh": "source_code:cpp",
+    ".cxx": "source_code:cpp",
+    ".dart": "source_code:dart",
+    ".dockerfile": "source_code:dockerfile",
     ".docx": "docx",
+    ".eml": "email_message",
+    ".epub": "epub",
+    ".erl": "source_code:erlang",
+    ".ex": "source_code:elixir",
+    ".exs": "source_code:elixir",
+    ".go": "source_code:go",
+    ".gradle": "source_code:groovy",
+    ".graphql": "source_code:graphql",
+    ".groovy": "source_code:groovy",
+    ".h": "source_code:c",
+    ".hh": "source_code:cpp",
+    ".hpp": "source_code:cpp",
+    ".hs": "source_code:haskell",
     ".htm": "html",
     ".html": "html",
-    ".xhtml": "html",
-    ".zip": "archive",
+    ".hxx": "source_code:cpp",
+    ".ics": "text",
+    ".ini": "source_code:ini",
+    ".java": "source_code:java",
+    ".jl": "source_code:julia",
+    ".js": "source_code:javascript",
+    ".jsx": "source_code:javascript",
+    ".ksh": "source_code:shell",
+    ".kt": "source_code:kotlin",
+    ".kts": "source_code:kotlin",
+    ".less": "source_code:css",
     ".log": "text",
-    ".md": "markdown",
+    ".lua": "source_code:lua",
+    ".m": "source_code:matlab",
     ".markdown": "markdown",
+    ".md": "markdown",
+    ".mht": "email_message",
+    ".mhtml": "email_message",
+    ".mjs": "source_code:javascript",
+    ".mk": "source_code:makefile",
+    ".msg": "outlook",
+    ".mts": "source_code:typescript",
+    ".org": "text",
     ".pdf": "pdf",
-    ".rst": "text",
+    ".php": "source_code:php",
+    ".pl": "source_code:perl",
+    ".pm": "source_code:perl",
+    ".properties": "source_code:ini",
+    ".proto": "source_code:protobuf",
+    ".ps1": "source_code:powershell",
+    ".py": "source_code:python",
+    ".pyi": "source_code:python",
+    ".pyw": "source_code:python",
+    ".r": "source_code:r",
+    ".rb": "source_code:ruby",
+    ".rs": "source_code:rust",
+    ".rst": "restructured",
+    ".rtf": "rtf",
+    ".scala": "source_code:scala",
+    ".scss": "source_code:css",
+    ".sh": "source_code:shell",
+    ".sql": "source_code:sql",
+    ".srt": "text",
+    ".svelte": "source_code:svelte",
+    ".swift": "source_code:swift",
+    ".tex": "text",
     ".text": "text",
+    ".toml": "source_code:toml",
+    ".ts": "source_code:typescript",
+    ".tsx": "source_code:typescript",
     ".txt": "text",
+    ".vcf": "text",
+    ".vtt": "text",
+    ".vue": "source_code:vue",
+    ".xhtml": "html",
+    ".xml": "source_code:xml",
+    ".xsd": "source_code:xml",
+    ".xsl": "source_code:xml",
+    ".yaml": "source_code:yaml",
+    ".yml": "source_code:yaml",
+    ".zip": "archive",
+    ".zsh": "source_code:shell",
+}
+_BY_NAME = {
+    "cmakelists.txt": "source_code:cmake",
+    "dockerfile": "source_code:dockerfile",
+    "makefile": "source_code:makefile",
 }
 SUPPORTED = tuple(sorted(_BY_SUFFIX))
 # Raised when the choice between loaders or their shared text rules change what they give back;
@@ -37,6 +130,7 @@ _VERSION = "2"
 # Between the version of a file's own loader and that of all loaders, which its members need.
 _WITH_MEMBERS = "&"
 _MOST_BYTES = 1 << 30
+_HEAD_BYTES = 4096
 _LONGEST_TITLE = 200  # characters; a page without line breaks may be one heading
 
 
@@ -63,8 +157,6 @@ def load(path: Path) -> Loaded:
         MissingDependencyError: the format's library is not installed.
     """
     source = path.resolve().as_uri()
-    if path.suffix and path.suffix.lower() not in _BY_SUFFIX:
-        raise _unsupported(path.suffix)
     data, stat = _read(path)
     extracted, document = _parse(display_name(path), data)
     document = replace(document, source=source, mtime=stat.st_mtime)
@@ -88,14 +180,18 @@ def is_current(parser_version: str) -> bool:
     name = own.partition("/")[0]
     if all_loaders not in ("", versions()):
         return False
-    return name in _BY_SUFFIX.values() and _version(_module(name)) == own
+    return name in _modules() and _version(_module(name)) == own
 
 
 @functools.cache
 def versions() -> str:
     """Changes whenever any loader does or one is added: then failures are tried again."""
-    known = [_version(_module(name)) for name in sorted(set(_BY_SUFFIX.values()))]
-    return hashlib.sha256(repr((known, SUPPORTED)).encode()).hexdigest()[:12]
+    known = [_version(_module(name)) for name in _modules()]
+    return hashlib.sha256(repr((known, sorted(_BY_SUFFIX.items()))).encode()).hexdigest()[:12]
+
+
+def _modules() -> list[str]:
+    return sorted({loader.partition(":")[0] for loader in _BY_SUFFIX.values()})
 
 
 def display_name(path: Path) -> str:
@@ -109,14 +205,19 @@ def _short(title: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    is_named = not path.suffix or path.suffix.lower() in _BY_SUFFIX
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise failure("unreadable", "neither a file nor a folder", permanent=False)
         with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            # Before the rest is read: films and disk images are large.
+            if not is_named and not sniffing.may_be_known(head):
+                raise _unsupported(path.suffix)
             stat = os.fstat(file.fileno())
             if stat.st_size > _MOST_BYTES:
                 raise failure("unsupported", f"larger than {_MOST_BYTES >> 30} GiB; split the file")
-            return file.read(), stat
+            return head + file.read(), stat
     except OSError as error:
         detail = (error.strerror or type(error).__name__).lower()
         raise failure("unreadable", detail, permanent=False) from error
@@ -126,10 +227,12 @@ def _parse(name: str, data: bytes) -> tuple[Extracted, ExtractedDocument]:
     """Read the bytes of a file or member called `name`; source and time are the caller's to add."""
     if not data:
         raise failure("empty", "the file has 0 bytes")
-    loader = _loader_for(name, data)
+    module, language, notes = _choose(name, data)
+    loader = _module(module)
     extracted = _extract(loader, data)
     if not extracted.text.strip() and extracted.members == ():
         raise failure("empty", "the file holds no text")
+    media_type = f"text/x-{language}" if language else extracted.media_type or loader.MEDIA_TYPE
     document = ExtractedDocument(
         source="",
         title=_short(extracted.title) or name,
@@ -137,20 +240,32 @@ def _parse(name: str, data: bytes) -> tuple[Extracted, ExtractedDocument]:
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         mtime=0.0,
-        media_type=extracted.media_type or loader.MEDIA_TYPE,
+        media_type=media_type,
         parser_version=_version(loader),
         pages=extracted.pages,
-        warnings=extracted.warnings,
+        warnings=(*notes, *extracted.warnings),
     )
     return extracted, document
 
 
-def _loader_for(name: str, data: bytes) -> Loader:
+def _choose(name: str, data: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """Module, language of source code, and a warning where the name is wrong."""
     suffix = PurePosixPath(name).suffix.lower()
-    chosen = _BY_SUFFIX.get(suffix) if suffix else _sniff(data)
+    chosen = _BY_NAME.get(name.lower()) or _BY_SUFFIX.get(suffix)
+    notes: tuple[str, ...] = ()
+    if chosen is None and not suffix:
+        chosen = _offered(sniffing.by_content(data))
+    elif other := _offered(sniffing.against_name(chosen, data)):
+        chosen = other
+        notes = (f"its name says {suffix}, but it is {sniffing.CALLED[other]}; read as that",)
     if chosen is None:
         raise _unsupported(suffix)
-    return _module(chosen)
+    module, _, language = chosen.partition(":")
+    return module, language, notes
+
+
+def _offered(loader: str | None) -> str | None:
+    return loader if loader in _BY_SUFFIX.values() else None
 
 
 def _module(name: str) -> Loader:
@@ -161,21 +276,9 @@ def _version(loader: Loader) -> str:
     return f"{loader.VERSION}.{_VERSION}"
 
 
-def _sniff(data: bytes) -> str | None:
-    if data.startswith(b"%PDF-"):
-        return "pdf"
-    if data.startswith(b"PK\3\4") and b"word/" in data:
-        return "docx"
-    if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "html"
-    if data.startswith(b"PK\3\4"):
-        return "archive"
-    return "text" if looks_like_text(data) else None
-
-
 def _unsupported(suffix: str) -> DocumentError:
     kind = f"{suffix.lower()} files" if suffix else "binary files without an extension"
-    return failure("unsupported", f"{kind} are not read; supported: {', '.join(SUPPORTED)}")
+    return failure("unsupported", f"{kind} are not read; save it as text, PDF, Word or HTML")
 
 
 def _extract(loader: Loader, data: bytes) -> Extracted:

@@ -21,6 +21,13 @@ _CHARSET = re.compile(
     rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)|<\?xml[^>]+encoding\s*=\s*[\"']([\w.:-]+)",
     re.IGNORECASE,
 )
+_XHTML = "http://www.w3.org/1999/xhtml"
+# In HTML these stay open without an end tag, and some swallow the rest of the page.
+_SELF_CLOSED = re.compile(
+    r"<(title|script|style|textarea|iframe|noscript|object|canvas|a|div|p|span|td|li|i|b|em|h[1-6])"
+    r"((?:\s[^<>]*)?)/>",
+    re.IGNORECASE,
+)
 _DROPPED = frozenset(
     "head script style noscript template nav svg iframe object embed canvas audio video button "
     "select textarea datalist dialog".split()
@@ -38,16 +45,20 @@ _SPACES = re.compile(r"[ \t\n\xa0]+")
 _MOST_COLUMNS = 100
 
 
-def extract(data: bytes) -> Extracted:
+def extract(data: bytes, charset: str | None = None) -> Extracted:
     """Read a page as a browser would show it, without scripts, navigation and hidden parts.
 
-    The encoding is that of a byte order mark, the page's own declaration, UTF-8, or detection.
+    The encoding is that of a byte order mark, `charset` as stated around the page, the page's
+    own declaration, UTF-8, or detection.
     """
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError as error:
         raise MissingDependencyError.for_extra("selectolax", "documents") from error
-    tree = LexborHTMLParser(decode(data, declared_charset(data)))
+    page = decode(data, charset or declared_charset(data))
+    if _XHTML in page[:_HEAD_BYTES]:
+        page = _SELF_CLOSED.sub(r"<\1\2></\1>", page)
+    tree = LexborHTMLParser(page)
     writer = _Writer()
     if tree.body is not None:
         _write(tree.body, writer)

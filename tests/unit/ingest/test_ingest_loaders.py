@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from glm_rag.errors import DocumentError
-from glm_rag_ingest.loaders import SUPPORTED, is_current, load, versions
+from glm_rag_ingest.loaders import is_current, load, versions
 
 TRADITIONAL = "這是公司的規定，員工可以在家工作，我們的時間是早上九點到下午五點。"
 ZH = "育儿假为26周，期间发放全额工资。父母双方均可享受，收养子女同样适用，这是公司的规定。"
@@ -84,7 +84,7 @@ def test_the_document_says_what_it_was_read_from(read, tmp_path):
     assert versions() == versions()
 
 
-@pytest.mark.parametrize("name", ["a.rst", "a.log", "a.text", "A.TXT", "README"])
+@pytest.mark.parametrize("name", ["a.log", "a.text", "A.TXT", "README"])
 def test_plain_text_has_several_names(read, name):
     assert read(name, "Hello there.").media_type == "text/plain"
 
@@ -100,14 +100,16 @@ def test_a_file_without_text_is_empty(reason_of, name, data):
     assert reason_of(name, data) == "empty"
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.pptx", "b.tar.gz", "a.exe"])
-def test_an_unsupported_format_is_named_with_those_that_are(read, name):
+@pytest.mark.parametrize("name", ["b.tar.gz", "a.exe", "film.mp4"])
+def test_an_unsupported_format_is_named_with_what_to_do(read, name):
     with pytest.raises(DocumentError) as caught:
         read(name, b"x")
     assert caught.value.reason == "unsupported"
     assert caught.value.permanent
-    assert name[name.rindex(".") :] in str(caught.value)
-    assert all(suffix in str(caught.value) for suffix in SUPPORTED)
+    kind = name[name.rindex(".") :]
+    assert str(caught.value) == (
+        f"unsupported: {kind} files are not read; save it as text, PDF, Word or HTML"
+    )
 
 
 def test_a_file_without_extension_is_judged_by_its_content(read, reason_of, make_pdf, pdf_text):
