@@ -127,13 +127,11 @@ def _recognise(document: PdfDocument, texts: list[str], problems: list[str]) -> 
 
 
 def _recognised(document: PdfDocument, index: int) -> str:
-    import pypdfium2
-
     try:
         with contextlib.closing(document[index]) as page:
             scale = min(ocr.DOTS_PER_INCH / 72, ocr.LONGEST_SIDE / max(1.0, *page.get_size()))
             return ocr.recognise(page.render(scale=scale).to_numpy())
-    except pypdfium2.PdfiumError:
+    except Exception:  # noqa: BLE001  # one page that cannot be drawn must not cost the others
         return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from glm_rag_ingest.loaders.base import clean_text
@@ -27,8 +27,9 @@ _LEAST_PAGES = 3
 _MOST_PAGES_HAVE_IT = 0.6  # of all, or of the even or odd ones, whose headers may differ
 _LONGEST_RUNNING = 200  # characters
 _NUMBER = re.compile(r"\d+")
+# Possessive, because `pp` is twice `p` too.
 _PAGE_NUMBER = re.compile(
-    r"(?:\d|\W|_|page|seite|página|pagina|of|von|de|sur|no|pp?|第|页|頁|共|总|總)*", re.IGNORECASE
+    r"(?>\d|\W|_|page|seite|página|pagina|of|von|de|sur|no|pp?|第|页|頁|共|总|總)*+", re.IGNORECASE
 )
 
 
@@ -100,7 +101,7 @@ def without_running_lines(pages: Sequence[str]) -> list[str]:
             key, numbers = _without_digits(page[place])
             seen.setdefault(key, {}).setdefault(number, set()).add(numbers)
     texts = [number for number, places in enumerate(edges) if places]
-    running = {key: found for key, marks in seen.items() if (found := _running(marks, texts))}
+    running = {key: tuple(_running(marks, texts)) for key, marks in seen.items()}
     return [
         _kept(page, places, number, running)
         for number, (page, places) in enumerate(zip(lines, edges, strict=True))
@@ -143,7 +144,7 @@ def _without_digits(line: str) -> tuple[str, tuple[int, ...]]:
     return _NUMBER.sub("#", " ".join(line.split())), numbers
 
 
-def _running(seen: _Seen, texts: Sequence[int]) -> _Running | None:
+def _running(seen: _Seen, texts: Sequence[int]) -> Iterator[_Running]:
     """How a wording runs through all pages with text, or through the even or the odd ones."""
     for side in (texts, texts[::2], texts[1::2]):
         least = max(_LEAST_PAGES, _MOST_PAGES_HAVE_IT * len(side))
@@ -153,8 +154,7 @@ def _running(seen: _Seen, texts: Sequence[int]) -> _Running | None:
         same = Counter(numbers for number in having for numbers in seen[number])
         numbers, count = same.most_common(1)[0]
         if count >= least:
-            first = min(number for number in seen if numbers in seen[number])
-            return _Running(first, numbers=numbers)
+            yield _Running(min(n for n in seen if numbers in seen[n]), numbers=numbers)
         counted = Counter(
             (place, value - number)
             for number in having
@@ -162,21 +162,24 @@ def _running(seen: _Seen, texts: Sequence[int]) -> _Running | None:
         )
         (place, offset), count = counted.most_common(1)[0] if counted else ((0, 0), 0)
         if count >= least:
-            return _Running(min(having), place=place, offset=offset)
-    return None
+            yield _Running(min(having), place=place, offset=offset)
 
 
 def _kept(
-    page: Sequence[str], places: Sequence[int], number: int, running: Mapping[str, _Running]
+    page: Sequence[str],
+    places: Sequence[int],
+    number: int,
+    running: Mapping[str, Sequence[_Running]],
 ) -> str:
     dropped = {place for place in places if _is_dropped(page[place], number, running)}
     kept = [line for place, line in enumerate(page) if place not in dropped]
     return "\n".join(kept if any(line.strip() for line in kept) else page)
 
 
-def _is_dropped(line: str, number: int, running: Mapping[str, _Running]) -> bool:
+def _is_dropped(line: str, number: int, running: Mapping[str, Sequence[_Running]]) -> bool:
     key, numbers = _without_digits(line)
-    found = running.get(key)
-    if found is None or not found.has(numbers, number):
-        return False
-    return number > found.first or _PAGE_NUMBER.fullmatch(line) is not None
+    for found in running.get(key, ()):
+        if found.has(numbers, number):
+            is_page_number = found.numbers is None and _PAGE_NUMBER.fullmatch(line) is not None
+            return number > found.first or is_page_number
+    return False

@@ -13,30 +13,6 @@ TRADITIONAL = "這是公司的規定，員工可以在家工作，我們的時�
 ZH = "育儿假为26周，期间发放全额工资。父母双方均可享受，收养子女同样适用，这是公司的规定。"
 
 
-@pytest.fixture
-def read(tmp_path):
-    """Write bytes under a name and load them."""
-
-    def write_and_load(name, data):
-        path = tmp_path / name
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return load(path).documents[0]
-
-    return write_and_load
-
-
-@pytest.fixture
-def reason_of(read):
-    def fail(name, data):
-        with pytest.raises(DocumentError) as caught:
-            read(name, data)
-        assert str(caught.value).startswith(f"{caught.value.reason}: ")
-        assert "\n" not in str(caught.value)
-        return caught.value.reason
-
-    return fail
-
-
 # ---------------------------------------------------------------- text and encodings
 
 
@@ -100,7 +76,7 @@ def test_a_file_without_text_is_empty(reason_of, name, data):
     assert reason_of(name, data) == "empty"
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.pptx", "b.tar.gz", "a.exe"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.dwg", "b.tar.gz", "a.exe"])
 def test_an_unsupported_format_is_named_with_those_that_are(read, name):
     with pytest.raises(DocumentError) as caught:
         read(name, b"x")
@@ -216,143 +192,6 @@ def test_a_utf8_page_that_claims_latin1_reads_right(read):
 
 def test_deeply_nested_html_is_no_problem(read):
     assert read("a.html", "<div>" * 5000 + "deep" + "</div>" * 5000).text == "deep"
-
-
-# ---------------------------------------------------------------- DOCX
-
-
-@pytest.fixture
-def word(tmp_path):
-    """Save a document made by a function and load it."""
-    import docx
-
-    def save_and_load(build):
-        document = docx.Document()
-        build(document)
-        path = tmp_path / "a.docx"
-        document.save(str(path))
-        return load(path).documents[0]
-
-    return save_and_load
-
-
-def test_word_headings_lists_and_tables_come_in_order(word):
-    def build(document):
-        document.core_properties.title = "Rules"
-        document.add_heading("Top", 0)
-        document.add_paragraph("Intro.")
-        document.add_heading("Part", 2)
-        document.add_paragraph("one", style="List Bullet")
-        document.add_paragraph("two", style="List Number")
-        table = document.add_table(2, 3)
-        for cell, text in zip(table.rows[0].cells, "abc", strict=True):
-            cell.text = text
-        table.cell(1, 0).merge(table.cell(1, 1)).text = "wide"
-        table.cell(1, 2).text = "x\ny"
-        document.add_paragraph("End.")
-
-    document = word(build)
-    assert document.title == "Rules"
-    assert document.text == (
-        "# Top\n\nIntro.\n\n## Part\n\n- one\n- two\n\n| a | b | c |\n| --- | --- | --- |\n"
-        "| wide |  | x y |\n\nEnd."
-    )
-
-
-def test_word_content_controls_are_read_and_deleted_text_and_contents_are_not(word):
-    from docx.oxml import parse_xml
-
-    ns = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-
-    def build(document):
-        from docx.enum.style import WD_STYLE_TYPE
-
-        document.styles.add_style("toc 1", WD_STYLE_TYPE.PARAGRAPH)
-        document.add_paragraph("Part ........ 7", style="toc 1")
-        control = f"<w:sdt {ns}><w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p>"
-        body = document.element.body
-        body.insert(1, parse_xml(f"{control}</w:sdtContent></w:sdt>"))
-        change = (
-            f"<w:p {ns}><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>New</w:t></w:r>"
-            "<w:ins><w:r><w:t>er</w:t></w:r></w:ins><w:del><w:r><w:delText>old</w:delText></w:r>"
-            "</w:del><w:r><w:tab/><w:t>end</w:t></w:r></w:p>"
-        )
-        body.insert(2, parse_xml(change))
-
-    assert word(build).text == "In a control.\n\nNewer\tend"
-
-
-def test_a_broken_word_file_says_what_it_is(reason_of):
-    ole = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512)
-    assert reason_of("a.docx", ole) == "corrupt"
-    assert reason_of("a.docx", ole + "EncryptedPackage".encode("utf-16-le")) == "encrypted"
-    assert reason_of("a.docx", b"PK\3\4 cut off") == "corrupt"
-    assert reason_of("a.docx", b"hello") == "corrupt"
-
-
-# ---------------------------------------------------------------- PDF
-
-
-def test_pdf_pages_are_spans_of_the_text(read, make_pdf, pdf_text):
-    first, third = "The first page speaks of rain.", "The third page speaks of snow."
-    document = read("a.pdf", make_pdf(pdf_text(first), "", pdf_text(third), title="Weather"))
-    assert document.title == "Weather"
-    assert [page.number for page in document.pages] == [1, 3]
-    assert [document.text[p.start : p.end] for p in document.pages] == [first, third]
-    assert document.warnings == ()
-
-
-def test_a_pdf_page_that_is_a_picture_is_a_warning_and_a_pdf_of_them_has_no_text(
-    read, reason_of, make_pdf, pdf_text
-):
-    picture = "10 10 200 200 re f"
-    document = read("a.pdf", make_pdf(pdf_text("A page with enough text."), picture, picture))
-    assert document.warnings == ("pages 2-3: no text layer",)
-    assert reason_of("b.pdf", make_pdf(picture, f"{picture} {pdf_text('2')}")) == "no_text"
-    assert reason_of("c.pdf", make_pdf("")) == "empty"
-
-
-def test_a_short_page_without_pictures_is_a_page(read, make_pdf, pdf_text):
-    document = read("a.pdf", make_pdf(pdf_text("Part II")))
-    assert (document.text, document.warnings) == ("Part II", ())
-
-
-def test_garbled_pdf_pages_are_left_out_and_reported(read, reason_of, make_pdf, pdf_text):
-    garbled = pdf_text("".join(f"\\{code:03o}" for code in (1, 2, 3, 4, 5, 6, 14, 15)) * 5)
-    document = read("a.pdf", make_pdf(pdf_text("A page with enough text."), garbled))
-    assert document.text == "A page with enough text."
-    assert document.warnings == ("page 2: garbled text left out",)
-    assert reason_of("b.pdf", make_pdf(garbled)) == "garbled"
-
-
-def test_what_is_no_pdf_is_corrupt(read, reason_of, make_pdf, pdf_text):
-    with pytest.raises(DocumentError, match="not a PDF: the file begins with '<html>login"):
-        read("a.pdf", b"<html>login page</html>")
-    assert reason_of("b.pdf", b"%PDF-1.4\n" + b"x" * 100) == "corrupt"
-    assert reason_of("c.pdf", b"") == "empty"
-
-
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ("全 世 界 无 产 者 ， 联 合 起 来 A", "全世界无产者，联合起来 A"),
-        ("姓名 部门 电话", "姓名 部门 电话"),
-        ("hy\ufffephen and hyphen", "hyphen and hyphen"),
-        ("a well\ufffeknown one, well-known", "a well-known one, well-known"),
-        ("see GPT\ufffe2 now", "see GPT-2 now"),
-        ("em\ufffebeddings", "embeddings"),
-        ("a\r\nb", "a\nb"),
-        (
-            "这一行写满了整个版面宽度继\r\n续到下行。\r\n短行",
-            "这一行写满了整个版面宽度继续到下行。\n短行",
-        ),
-        ("第一行到这里结束了一个整句。\r\n第二行", "第一行到这里结束了一个整句。\n第二行"),
-    ],
-)
-def test_what_pdfium_leaves_is_mended(raw, text):
-    from glm_rag_ingest.loaders.pdf import normalise
-
-    assert normalise(raw) == text
 
 
 def test_loading_prints_nothing(tmp_path, make_pdf, pdf_text, capfd):
