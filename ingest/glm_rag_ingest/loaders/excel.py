@@ -68,7 +68,7 @@ def _read(workbook: CalamineWorkbook) -> Extracted:
 
 
 def _sheet(sheet: CalamineSheet) -> str:
-    if sheet.total_height * sheet.total_width > _MOST_CELLS:
+    if sheet.height * sheet.width > _MOST_CELLS:
         detail = f"sheet {sheet.name} has more than {_MOST_CELLS:,} cells; split it"
         raise failure("unsupported", detail)
 

@@ -73,7 +73,7 @@ def _block_lines(block: _Block, number: int, row: Sequence[str]) -> Iterator[str
     first = block.start + block.titles
     if number < first:
         yield " ".join(" ".join(row).split())
-        if number == first - 1:
+        if number == first - 1 and block.columns:
             yield ""
         return
     kept = sorted(block.columns)
