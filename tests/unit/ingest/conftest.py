@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -45,10 +46,20 @@ def kb(home, embeddings):
         yield opened
 
 
+@pytest.fixture(scope="session")
+def broken_ocr(tmp_path_factory):
+    """A folder with an OCR package that cannot be imported."""
+    folder = tmp_path_factory.mktemp("broken_ocr")
+    (folder / "rapidocr_onnxruntime.py").write_text("raise ImportError('not in tests')")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def without_ocr(monkeypatch):
-    """No OCR, whether it is installed or not: it takes seconds per page."""
+def without_ocr(monkeypatch, broken_ocr):
+    """No OCR, whether it is installed or not, as it takes seconds per page; nor in processes."""
     monkeypatch.setattr(ocr, "version", lambda: "")
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))
 
 
 @pytest.fixture

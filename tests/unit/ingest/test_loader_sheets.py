@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import pytest
 
 from glm_rag_ingest.loaders.tables import markdown_rows, sheet_markdown
@@ -209,3 +212,29 @@ def test_an_opendocument_spreadsheet_is_read(read, make_zip):
     kind = "application/vnd.oasis.opendocument.spreadsheet"
     data = make_zip({"mimetype": kind, "META-INF/manifest.xml": "<m/>", "content.xml": content})
     assert read("a.ods", data).text == "## Fees\n\n| Item | Euro |\n| --- | --- |\n| Tea | 3 |"
+
+
+# An old Excel file, written by xlwt and compressed: a sheet 费用 with text, numbers and dates.
+XLS = (
+    "c-"
+    "rk)O=uHA6#izjX?{raXDYNp2?cBI&q2KCp<NYf@nESx;9o)0W)Gz%k);)?2dg#5g5XK<Qm6+nQ7`_Wf<G4zL"
+    "PZaPAS8P9Bq(@jv%Y!Rt!b^$fEKFrg?aPl&3rpA`)1zk?(4Z&aprDQ3Cqv}56X4`byYS&CEzxqpnltys$2W1"
+    "*b3_k0Y3$@&WlI&uY59wGTtR<xT8NK34Ek7h%@NVWzFOoVh{U}64Hlmk^(o#5=J9?6=yljas$iTJn}KiU2K_"
+    "V*-c}M;yC7v{`MWtDn6>Ua9<emy7!s$o-"
+    "NzZfR}O=U$`PFW4+jIjigSmvyNsxgjrBP`^>Cq$#w)c5d<a(U71W*I$cD9f<23Gb`tpN?&_yWWnWvn0NKAUw"
+    "flZ!_frs;+plUmFbVq<Z<0Jhi0iUP6FaBd#^=#NYXV%zyl>3RP}Mtb<;ZeqBs*++fWu~rxF@W$$AU7$b4G|R"
+    "$q4nlQ$i%uh_D{x{SqaY=5Kv@vwvv7ILVetJ_Rag#b)UmY+RHKB8R!hvnbn{(ZTW(Uv(4fO)L}SG}WyG4UV#"
+    "RipN~$-d37tJL9dfrAlujJ^%T@gXa7vV=L)}zS6lw;hiyq7CO7q#FxJ*bc#-"
+    "K{hGu>!>xsrS3a<8{3XZuwW#B}?Hq^^EXZ9&h_S4+<lPaAEzP-Ck}XzX3uepv@r33V%s%gxIqvxjjhK?Bt-"
+    "#Zmr#rk#OoE&n3(V`$;<zUVQ9k^MAQTi76ciK`6cqkv2!2AXJdf+ni-LUO_c`Bn7O0ffXOe#w2a%)S7`;^XB"
+    "1^S}iJI2WMtFsLEwM_D`@K-&2+eL`6hrLCXwB=F-h4#$|5-IL`scP#t@D>_@$)aw{{z`Q*Qx"
+)
+
+
+def test_an_old_spreadsheet_is_read(read):
+    data = zlib.decompress(base64.b85decode(XLS))
+    assert data.startswith(OLE)
+    assert read("a.xls", data).text == (
+        "## 费用\n\n| Item | Euro | Since |\n| --- | --- | --- |\n"
+        "| Tea | 3.5 | 2024-01-05 |\n| 牛奶 | 2 | 2023-12-31 |"
+    )

@@ -8,8 +8,22 @@ import pytest
 from expectations_office import ABSENT, PHRASES, REASONS, WARNINGS
 
 from glm_rag.errors import DocumentError
-from glm_rag_ingest.loaders import legacy, load
+from glm_rag_ingest.loaders import (
+    SUPPORTED,
+    delimited,
+    docx,
+    excel,
+    image,
+    json_lines,
+    legacy,
+    load,
+    notebook,
+    odt,
+    pdf,
+    pptx,
+)
 
+LOADERS = (delimited, docx, excel, image, json_lines, legacy, notebook, odt, pdf, pptx)
 SUFFIXES = {".csv", ".doc", ".docx", ".odt", ".pdf", ".pptx", ".xlsx"}
 
 
@@ -21,6 +35,12 @@ def documents(test_data):
 def test_every_document_of_these_formats_has_its_expectations(documents):
     names = {path.name for path in documents.iterdir() if path.suffix in SUFFIXES}
     assert names == {*PHRASES, *REASONS}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_name_of_a_loader_is_read_and_its_version_begins_with_its_module(loader):
+    assert set(loader.SUFFIXES) <= set(SUPPORTED)
+    assert loader.VERSION.startswith(loader.__name__.rpartition(".")[2] + "/")
 
 
 @pytest.mark.parametrize("name", PHRASES)
