@@ -15,115 +15,9 @@ from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.loaders import sniffing
 from glm_rag_ingest.loaders.base import Extracted, Loaded, failure
 from glm_rag_ingest.loaders.members import MemberReader
+from glm_rag_ingest.loaders.suffixes import BY_NAME, BY_SUFFIX
 
-# The loader of each extension; behind a colon the language, which its media type names.
-_BY_SUFFIX = {
-    ".adoc": "text",
-    ".asciidoc": "text",
-    ".bash": "source_code:shell",
-    ".bat": "source_code:batch",
-    ".c": "source_code:c",
-    ".cc": "source_code:cpp",
-    ".cfg": "source_code:ini",
-    ".cjs": "source_code:javascript",
-    ".clj": "source_code:clojure",
-    ".cmake": "source_code:cmake",
-    ".cmd": "source_code:batch",
-    ".conf": "source_code:ini",
-    ".cpp": "source_code:cpp",
-    ".cs": "source_code:csharp",
-    ".css": "source_code:css",
-    ".cts": "source_code:typescript",
-    ".cu": "source_code:cpp",
-    ".cuh": "source_code:cpp",
-    ".cxx": "source_code:cpp",
-    ".dart": "source_code:dart",
-    ".dockerfile": "source_code:dockerfile",
-    ".docx": "docx",
-    ".eml": "email_message",
-    ".epub": "epub",
-    ".erl": "source_code:erlang",
-    ".ex": "source_code:elixir",
-    ".exs": "source_code:elixir",
-    ".go": "source_code:go",
-    ".gradle": "source_code:groovy",
-    ".graphql": "source_code:graphql",
-    ".groovy": "source_code:groovy",
-    ".h": "source_code:c",
-    ".hh": "source_code:cpp",
-    ".hpp": "source_code:cpp",
-    ".hs": "source_code:haskell",
-    ".htm": "html",
-    ".html": "html",
-    ".hxx": "source_code:cpp",
-    ".ics": "text",
-    ".ini": "source_code:ini",
-    ".java": "source_code:java",
-    ".jl": "source_code:julia",
-    ".js": "source_code:javascript",
-    ".jsx": "source_code:javascript",
-    ".ksh": "source_code:shell",
-    ".kt": "source_code:kotlin",
-    ".kts": "source_code:kotlin",
-    ".less": "source_code:css",
-    ".log": "text",
-    ".lua": "source_code:lua",
-    ".m": "source_code:matlab",
-    ".markdown": "markdown",
-    ".md": "markdown",
-    ".mht": "email_message",
-    ".mhtml": "email_message",
-    ".mjs": "source_code:javascript",
-    ".mk": "source_code:makefile",
-    ".msg": "outlook",
-    ".mts": "source_code:typescript",
-    ".org": "text",
-    ".pdf": "pdf",
-    ".php": "source_code:php",
-    ".pl": "source_code:perl",
-    ".pm": "source_code:perl",
-    ".properties": "source_code:ini",
-    ".proto": "source_code:protobuf",
-    ".ps1": "source_code:powershell",
-    ".py": "source_code:python",
-    ".pyi": "source_code:python",
-    ".pyw": "source_code:python",
-    ".r": "source_code:r",
-    ".rb": "source_code:ruby",
-    ".rs": "source_code:rust",
-    ".rst": "restructured",
-    ".rtf": "rtf",
-    ".scala": "source_code:scala",
-    ".scss": "source_code:css",
-    ".sh": "source_code:shell",
-    ".sql": "source_code:sql",
-    ".srt": "text",
-    ".svelte": "source_code:svelte",
-    ".swift": "source_code:swift",
-    ".tex": "text",
-    ".text": "text",
-    ".toml": "source_code:toml",
-    ".ts": "source_code:typescript",
-    ".tsx": "source_code:typescript",
-    ".txt": "text",
-    ".vcf": "text",
-    ".vtt": "text",
-    ".vue": "source_code:vue",
-    ".xhtml": "html",
-    ".xml": "source_code:xml",
-    ".xsd": "source_code:xml",
-    ".xsl": "source_code:xml",
-    ".yaml": "source_code:yaml",
-    ".yml": "source_code:yaml",
-    ".zip": "archive",
-    ".zsh": "source_code:shell",
-}
-_BY_NAME = {
-    "cmakelists.txt": "source_code:cmake",
-    "dockerfile": "source_code:dockerfile",
-    "makefile": "source_code:makefile",
-}
-SUPPORTED = tuple(sorted(_BY_SUFFIX))
+SUPPORTED = tuple(sorted(BY_SUFFIX))
 # Raised when the choice between loaders or their shared text rules change what they give back;
 # each loader has a version of its own. Documents of other versions are read again.
 _VERSION = "2"
@@ -187,11 +81,11 @@ def is_current(parser_version: str) -> bool:
 def versions() -> str:
     """Changes whenever any loader does or one is added: then failures are tried again."""
     known = [_version(_module(name)) for name in _modules()]
-    return hashlib.sha256(repr((known, sorted(_BY_SUFFIX.items()))).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((known, sorted(BY_SUFFIX.items()))).encode()).hexdigest()[:12]
 
 
 def _modules() -> list[str]:
-    return sorted({loader.partition(":")[0] for loader in _BY_SUFFIX.values()})
+    return sorted({loader.partition(":")[0] for loader in BY_SUFFIX.values()})
 
 
 def display_name(path: Path) -> str:
@@ -205,7 +99,7 @@ def _short(title: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    is_named = not path.suffix or path.suffix.lower() in _BY_SUFFIX
+    is_named = not path.suffix or path.suffix.lower() in BY_SUFFIX
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise failure("unreadable", "neither a file nor a folder", permanent=False)
@@ -251,7 +145,7 @@ def _parse(name: str, data: bytes) -> tuple[Extracted, ExtractedDocument]:
 def _choose(name: str, data: bytes) -> tuple[str, str, tuple[str, ...]]:
     """Module, language of source code, and a warning where the name is wrong."""
     suffix = PurePosixPath(name).suffix.lower()
-    chosen = _BY_NAME.get(name.lower()) or _BY_SUFFIX.get(suffix)
+    chosen = BY_NAME.get(name.lower()) or BY_SUFFIX.get(suffix)
     notes: tuple[str, ...] = ()
     if chosen is None and not suffix:
         chosen = _offered(sniffing.by_content(data))
@@ -265,7 +159,7 @@ def _choose(name: str, data: bytes) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _offered(loader: str | None) -> str | None:
-    return loader if loader in _BY_SUFFIX.values() else None
+    return loader if loader in BY_SUFFIX.values() else None
 
 
 def _module(name: str) -> Loader:

@@ -1,4 +1,4 @@
-"""PDF with a text layer, read by PDFium."""
+"""PDF: the text layer as PDFium reads it, and OCR for pages that have none."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glm_rag.errors import DocumentError, MissingDependencyError
-from glm_rag.types import PageSpan
+from glm_rag_ingest.loaders import ocr
 from glm_rag_ingest.loaders.base import Extracted, clean_text, failure, garbled_share
+from glm_rag_ingest.loaders.pages import join_pages, page_list
+from glm_rag_ingest.loaders.pdf_text import (
+    BULLETS,
+    HYPHEN,
+    count_words,
+    normalise,
+    without_running_lines,
+)
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage
 
-VERSION = "pdf/1"
+# Changes when OCR is installed: then files with pages that need it are read again.
+VERSION = f"pdf/2-ocr{ocr.version()}"
 MEDIA_TYPE = "application/pdf"
+SUFFIXES = (".pdf",)
 
 _HEADER_BYTES = 1024  # the header may stand anywhere in here (ISO 32000-1, annex H.3.4.1)
 _LEAST_CHARACTERS = 20  # below this, a page with pictures has no text layer
@@ -24,15 +35,9 @@ _MOST_GARBLED = 0.25
 _SCANNED = "no text layer"
 _GARBLED = "garbled text left out"
 _DAMAGED = "damaged, left out"
-_HYPHEN = "\ufffe"  # what PDFium writes for a hyphen at the end of a line
-_HYPHENATED = re.compile(rf"(\w+){_HYPHEN}\s*(\w+)")
-_WORD = re.compile(r"\w+(?:-\w+)*")
-_WIDE = r"[\u3001-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
-# Characters set far apart come with a space behind each; words of a table row keep theirs.
-_SPACED = re.compile(rf"(?<!{_WIDE}){_WIDE}(?: {_WIDE})+(?!{_WIDE})")
-_BULLETS = str.maketrans(dict.fromkeys("\uf0b7\uf0a7\uf0d8\uf06c\uf0fc", "•"))
-_FULL_LINE = 0.8  # a line this much of the longest was broken by the margin
-_SENTENCE_ENDS = "。！？；：.!?;:"
+_RECOGNISED = "text recognised by OCR"
+_READ = ("", _RECOGNISED)
+_CID = re.compile(r"\(cid:\d+\)")  # how some tools write what has no character map
 _NO_TITLE = re.compile(
     r"microsoft (?:word|powerpoint)|untitled|无标题"
     r"|\.(?:docx?|pptx?|pdf|jpe?g|png|tiff?|indd|tex)$",
@@ -40,8 +45,18 @@ _NO_TITLE = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What PDFium reads on a page, and what is wrong with that (empty: nothing)."""
+
+    raw: str
+    problem: str
+
+
 def extract(data: bytes) -> Extracted:
     """Text of all pages, with their spans; pages that could not be read become warnings.
+
+    Pages without a usable text layer are recognised by OCR where it is installed.
 
     Raises:
         DocumentError: `encrypted`, `corrupt`, or no page has readable text (`no_text`: scanned;
@@ -49,11 +64,15 @@ def extract(data: bytes) -> Extracted:
     """
     with _opened(data) as document:
         pages = [_read_page(document, index) for index in range(len(document))]
+        raws = without_running_lines([page.raw for page in pages])
+        words = count_words(raws)
+        texts = [normalise(raw, words) for raw in raws]
+        problems = [page.problem for page in pages]
+        _recognise(document, texts, problems)
         title = _title(document)
-    problems = [problem for _, problem in pages]
-    if not any(text for text, problem in pages if not problem):
+    if not any(text and problem in _READ for text, problem in zip(texts, problems, strict=True)):
         raise _unreadable(problems)
-    text, spans = _assemble([text for text, _ in pages])
+    text, spans = join_pages(texts)
     return Extracted(text, title, spans, tuple(_warnings(problems)))
 
 
@@ -77,8 +96,7 @@ def _opened(data: bytes) -> Iterator[PdfDocument]:
         yield document
 
 
-def _read_page(document: PdfDocument, index: int) -> tuple[str, str]:
-    """Text of one page, and what is wrong with it (empty: nothing)."""
+def _read_page(document: PdfDocument, index: int) -> _Page:
     import pypdfium2
 
     try:
@@ -87,10 +105,34 @@ def _read_page(document: PdfDocument, index: int) -> tuple[str, str]:
                 raw = textpage.get_text_range()
             bare = len(raw.strip()) < _LEAST_CHARACTERS and _has_pictures(page)
     except pypdfium2.PdfiumError:
-        return "", _DAMAGED
-    if garbled_share(raw.translate(_BULLETS).replace(_HYPHEN, "")) > _MOST_GARBLED:
-        return "", _GARBLED
-    return normalise(raw), _SCANNED if bare else ""
+        return _Page("", _DAMAGED)
+    shown = _CID.sub("\ufffd", raw.translate(BULLETS).replace(HYPHEN, ""))
+    if garbled_share(shown) > _MOST_GARBLED:
+        return _Page("", _GARBLED)
+    return _Page(raw, _SCANNED if bare else "")
+
+
+def _recognise(document: PdfDocument, texts: list[str], problems: list[str]) -> None:
+    """Read pages without text by OCR, and change their texts and problems in place."""
+    wanted = [i for i, problem in enumerate(problems) if problem in (_SCANNED, _GARBLED)]
+    reason = ocr.why_not() if wanted else ""
+    clock = ocr.Clock()
+    for index in wanted:
+        if reason:
+            problems[index] = f"{problems[index]}; {reason}"
+        elif clock.is_over():
+            problems[index] = f"{problems[index]}; OCR takes more than {ocr.SECONDS:g} s"
+        elif len(found := _recognised(document, index)) > len(texts[index]):
+            texts[index], problems[index] = found, _RECOGNISED
+
+
+def _recognised(document: PdfDocument, index: int) -> str:
+    try:
+        with contextlib.closing(document[index]) as page:
+            scale = min(ocr.DOTS_PER_INCH / 72, ocr.LONGEST_SIDE / max(1.0, *page.get_size()))
+            return ocr.recognise(page.render(scale=scale).to_numpy())
+    except Exception:  # noqa: BLE001  # one page that cannot be drawn must not cost the others
+        return ""
 
 
 def _has_pictures(page: PdfPage) -> bool:
@@ -101,89 +143,23 @@ def _has_pictures(page: PdfPage) -> bool:
     return any(item.type in drawn for item in page.get_objects(max_depth=4))
 
 
-def normalise(raw: str) -> str:
-    """Repair what PDFium leaves: line ends, line-end hyphens, spaces between Han characters."""
-    text = raw.replace("\r\n", "\n").translate(_BULLETS)
-    text = _SPACED.sub(lambda match: match.group().replace(" ", ""), text)
-    return clean_text(_join_chinese_lines(_mend_hyphens(text)))
-
-
-def _mend_hyphens(text: str) -> str:
-    """Join words cut at a line end; keep the hyphen where the page writes it elsewhere."""
-    if _HYPHEN not in text:
-        return text
-    words = Counter(word.lower() for word in _WORD.findall(text))
-
-    def mend(match: re.Match[str]) -> str:
-        joined, hyphenated = match.group(1) + match.group(2), f"{match.group(1)}-{match.group(2)}"
-        if words[joined.lower()] == words[hyphenated.lower()]:
-            return joined if joined.islower() or joined.istitle() else hyphenated
-        return max(joined, hyphenated, key=lambda word: words[word.lower()])
-
-    return _HYPHENATED.sub(mend, text).replace(_HYPHEN, "-")
-
-
-def _join_chinese_lines(text: str) -> str:
-    """Undo the line breaks inside Chinese paragraphs, so that a word is found across them."""
-    lines = text.split("\n")
-    full = _FULL_LINE * max(len(line) for line in lines)
-    parts: list[str] = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        line = line.rstrip(" ")
-        runs_on = (
-            len(line) >= max(full, 12)
-            and re.match(_WIDE, line[-1])
-            and line[-1] not in _SENTENCE_ENDS
-            and re.match(_WIDE, following)
-        )
-        parts.append(line if runs_on else f"{line}\n")
-    return "".join(parts)
-
-
-def _assemble(pages: Sequence[str]) -> tuple[str, tuple[PageSpan, ...]]:
-    parts: list[str] = []
-    spans: list[PageSpan] = []
-    position = 0
-    for number, text in enumerate(pages, start=1):
-        if not text:
-            continue
-        if parts:
-            parts.append("\n\n")
-            position += 2
-        parts.append(text)
-        spans.append(PageSpan(number, position, position + len(text)))
-        position += len(text)
-    return "".join(parts), tuple(spans)
-
-
 def _unreadable(problems: Sequence[str]) -> DocumentError:
-    reasons = Counter(problem for problem in problems if problem)
+    reasons = Counter(problem for problem in problems if problem not in _READ)
     if not reasons:
         return failure("empty", "no page has any text")
-    worst = reasons.most_common(1)[0][0]
+    worst, _, advice = reasons.most_common(1)[0][0].partition("; ")
+    advice = advice or "OCR finds none either"
     if worst == _GARBLED:
-        return failure("garbled", "the text layer has no character map; run OCR on the PDF")
+        return failure("garbled", f"the text layer has no character map; {advice}")
     if worst == _DAMAGED:
         return failure("corrupt", "no page can be read; the file is damaged")
-    return failure("no_text", f"scanned: none of {len(problems)} pages has text; run OCR first")
+    return failure("no_text", f"scanned: none of {len(problems)} pages has text; {advice}")
 
 
 def _warnings(problems: Sequence[str]) -> Iterator[str]:
     for reason in sorted({problem for problem in problems if problem}):
         numbers = [i for i, problem in enumerate(problems, start=1) if problem == reason]
-        pages = "page" if len(numbers) == 1 else "pages"
-        yield f"{pages} {_ranges(numbers)}: {reason}"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short: `1, 3-7`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+        yield f"{page_list(numbers)}: {reason}"
 
 
 def _title(document: PdfDocument) -> str:

@@ -1,12 +1,18 @@
-"""Fast embeddings, small PDFs, and a knowledge base of both."""
+"""Fast embeddings, small PDFs, a knowledge base of both, and files written and read at once."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import zipfile
 
 import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
+
+from glm_rag.errors import DocumentError
+from glm_rag_ingest.loaders import load, ocr
 
 
 class HashEmbeddings(Embeddings):
@@ -38,6 +44,60 @@ def kb(home, embeddings):
 
     with KnowledgeBase.open("test", home=home, embeddings=embeddings, create=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def broken_ocr(tmp_path_factory):
+    """A folder with an OCR package that cannot be imported."""
+    folder = tmp_path_factory.mktemp("broken_ocr")
+    (folder / "rapidocr_onnxruntime.py").write_text("raise ImportError('not in tests')")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def without_ocr(monkeypatch, broken_ocr):
+    """No OCR, whether it is installed or not, as it takes seconds per page; nor in processes."""
+    monkeypatch.setattr(ocr, "version", lambda: "")
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write bytes under a name and load them."""
+
+    def write_and_load(name, data):
+        path = tmp_path / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return load(path).documents[0]
+
+    return write_and_load
+
+
+@pytest.fixture
+def reason_of(read):
+    def fail(name, data):
+        with pytest.raises(DocumentError) as caught:
+            read(name, data)
+        assert str(caught.value).startswith(f"{caught.value.reason}: ")
+        assert "\n" not in str(caught.value)
+        return caught.value.reason
+
+    return fail
+
+
+@pytest.fixture
+def make_zip():
+    """Bytes of a ZIP archive of the named members."""
+    return _make_zip
+
+
+def _make_zip(members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
 
 
 @pytest.fixture
