@@ -30,7 +30,7 @@ _MODIFIERS = (
 )
 _HOLDS = (
     r"(?:class|struct|enum|union|interface|trait|impl|protocol|extension|namespace|module|mod"
-    r"|object|record)"
+    r"|object|record|type)"
 )
 _RUNS = r"(?:def|fn|func|fun|function|sub|proc|procedure|macro)"
 _CONTAINER = re.compile(rf"{_MODIFIERS}{_HOLDS}\b[ \t]*[<A-Za-z_$]")
@@ -79,7 +79,7 @@ def code_language(media_type: str) -> str | None:
 def definitions(text: str, start: int, end: int, language: str) -> list[Section]:
     """Classes, their methods and functions in `text[start:end]`, in order, nested.
 
-    A section begins with the comments and decorators right above the definition; its heading ends
+    A section begins with the comments and decorators above the definition; its heading ends
     where the body begins.
     """
     lines = list(_lines(text, start, end))
@@ -194,10 +194,10 @@ def _head(line: _Line) -> tuple[str, bool] | None:
 
 
 def _with_lines_above(lines: Sequence[_Line], index: int) -> int:
-    """First of the comments and decorators right above a line, no blank line between."""
+    """First of the comments and decorators above a line, two blank lines between at most."""
     while index > 0:
         above, line = lines[index - 1], lines[index]
-        if above.number + 1 != line.number or not _ABOVE.match(above.text):
+        if line.number - above.number > 3 or not _ABOVE.match(above.text):
             break
         if _indent(above) != _indent(line):
             break
