@@ -7,14 +7,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-
 from splitting_laws import characters, check_laws, check_tables, document, words
 
 from glm_rag.config import SplittingSettings
 from glm_rag.errors import DocumentError
 from glm_rag.types import PageSpan
 from glm_rag_ingest.splitting import split
-
 
 _PIECES = st.one_of(
     st.sampled_from(["# One\n", "\n## Two\n", "### 三\n", "\n\n", "\n", " ", "```\n", "- "]),

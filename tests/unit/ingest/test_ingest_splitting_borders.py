@@ -63,7 +63,9 @@ def test_the_section_of_a_chunk_is_the_smallest_heading_section_around_it():
 
 
 def test_small_sections_that_share_a_chunk_have_the_section_above_them():
-    text = "# Questions\n\n" + "\n\n".join(f"## Q{i}\n\nA{i}." for i in range(9)) + "\n\n# Other\n\nX."
+    text = (
+        "# Questions\n\n" + "\n\n".join(f"## Q{i}\n\nA{i}." for i in range(9)) + "\n\n# Other\n\nX."
+    )
     (only,) = check_laws(text, words, 400, 0)
     assert only.section == (0, len(text))
     shared = [chunk for chunk in check_laws(text, words, 48, 0) if chunk.text.count("## Q") > 1]

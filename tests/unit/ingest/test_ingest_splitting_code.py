@@ -190,7 +190,9 @@ def test_a_method_has_its_class_as_path_and_as_much_of_it_as_needed():
             name = text[inside : inside + len("def method_0")]
             assert chunk.headings == ("class Foo", name)
             assert text[slice(*chunk.section)].startswith(name)
-    assert {chunk.headings for chunk in chunks} >= {("class Foo", f"def method_{i}") for i in range(4)}
+    assert {chunk.headings for chunk in chunks} >= {
+        ("class Foo", f"def method_{i}") for i in range(4)
+    }
 
 
 def test_a_definition_that_fits_is_not_torn():
@@ -220,8 +222,24 @@ def test_fenced_code_is_cut_between_lines_and_stays_in_its_fence():
             st.sampled_from(["", "    ", "        ", "\t"]),
             st.one_of(
                 st.sampled_from(
-                    ["def f():", "class A:", "pass", "@x", "# c", "}", "void f() {", " * x", '"""']
-                    + ["return 1", "if x:", "struct P {", "/**", "*/", "", "f(a,"]
+                    [
+                        "def f():",
+                        "class A:",
+                        "pass",
+                        "@x",
+                        "# c",
+                        "}",
+                        "void f() {",
+                        " * x",
+                        "/**",
+                        "return 1",
+                        "if x:",
+                        "struct P {",
+                        "*/",
+                        "",
+                        "f(a,",
+                        '"""',
+                    ]
                 ),
                 st.text("ab(){}:;#@\r\f\x00=,'\" \\", max_size=30),
             ),

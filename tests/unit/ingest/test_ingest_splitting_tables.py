@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,9 +24,7 @@ def table(rows, *, has_header=True):
 @st.composite
 def tables(draw):
     columns = draw(st.integers(1, 4))
-    rows = st.lists(
-        st.lists(_CELL, min_size=columns, max_size=columns), min_size=1, max_size=12
-    )
+    rows = st.lists(st.lists(_CELL, min_size=columns, max_size=columns), min_size=1, max_size=12)
     return table(draw(rows), has_header=draw(st.booleans()))
 
 
@@ -49,7 +49,7 @@ def test_every_later_piece_has_the_header_row_and_the_first_one_has_it_in_its_te
     assert len(later) > 3
     assert {chunk.table_header for chunk in later} == {"| City | People |"}
     assert all("City" not in chunk.text for chunk in later)
-    assert all(a.end + 1 == b.start for a, b in zip(later, later[1:], strict=False))
+    assert all(a.end + 1 == b.start for a, b in pairwise(later))
 
 
 def test_a_header_that_would_crowd_out_the_rows_keeps_its_first_cells():
@@ -75,7 +75,9 @@ def test_the_header_never_stands_at_the_end_of_a_chunk_without_a_row():
 
 @pytest.mark.parametrize("length", range(0, 400, 23))
 def test_text_below_a_table_knows_nothing_of_its_header(length):
-    text = f"{table([['City', 'People'], ['Here', 'x' * 30]])}\n\n{'Below it. ' * (length // 10)}End."
+    text = (
+        f"{table([['City', 'People'], ['Here', 'x' * 30]])}\n\n{'Below it. ' * (length // 10)}End."
+    )
     for chunk in check_laws(text, characters, 100, 20):
         assert not (chunk.table_header and not chunk.text.startswith("|"))
 
