@@ -14,7 +14,7 @@ from glm_rag.prompting import render_passages
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.splitting import split
 
-HEADER = "| City | Postal code |"
+HEADER = "| City | Code |"
 
 
 def words(text: str) -> int:
@@ -110,7 +110,7 @@ def test_a_citation_opens_to_the_row_in_the_document():
     packed = pack_words([chunks[2]])
     row = packed.passages[0].text.split("\n")[1]
     name, code = (cell.strip() for cell in row.strip("|").split("|"))
-    answer = f"The postal code of the city {name} is {code}."
+    answer = f"The code of the city {name} is {code}."
     (citation,) = align(answer, packed.passages, question=f"What is the code of {name}?")
     assert text[citation.start : citation.end] == citation.quote
     assert row in citation.quote
@@ -119,6 +119,6 @@ def test_a_citation_opens_to_the_row_in_the_document():
 def test_a_row_is_about_its_header_whether_that_is_above_the_passage_or_in_it():
     text = table(NAMES)
     (whole,) = pack_words(chunks_of(text, 500)).passages
-    answer = "The postal code of the city Town7 is 270."
+    answer = "The code of the city Town7 is 270."
     (citation,) = align(answer, [whole], question="What is the code of Town7?")
     assert citation.quote == "| Town7 | 270 |"
