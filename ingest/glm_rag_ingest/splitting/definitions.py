@@ -14,12 +14,9 @@ from dataclasses import dataclass
 
 from glm_rag_ingest.splitting.sections import Section
 
-_NOT_CODE = frozenset({"text/x-rst", "text/x-markdown", "text/x-log", "text/x-web-markdown"})
-_CODE = re.compile(
-    r"(?:text|application)/(?:(?:x-)?(?:javascript|typescript|ecmascript|sql|sh|toml|yaml|perl|ruby"
-    r"|php|httpd-php)|css)|text/x-[\w.+#-]+"
-)
-_PYTHON = frozenset({"python", "x-python", "py", "python3"})
+_CODE = "text/x-"
+_NOT_CODE = frozenset(("log", "markdown", "org", "rst", "tex"))
+_PYTHON = frozenset(("python", "python3", "py"))
 
 _LONGEST_HEAD = 200  # characters of a line that may be the head of a definition
 _LONGEST_TITLE = 80
@@ -70,10 +67,9 @@ class _Open:
 
 
 def code_language(media_type: str) -> str | None:
-    """The language of a media type like `text/x-python`; None where it is no source code."""
-    if media_type in _NOT_CODE or not _CODE.fullmatch(media_type):
-        return None
-    return media_type.partition("/")[2].removeprefix("x-")
+    """The language of source code by its media type, `text/x-python` say; None for other text."""
+    language = media_type.removeprefix(_CODE)
+    return None if language == media_type or language in _NOT_CODE else language
 
 
 def definitions(text: str, start: int, end: int, language: str) -> list[Section]:
