@@ -65,7 +65,7 @@ def pack(
     """
     candidates = _distinct(_ranked(documents))
     eligible = _above(candidates, relative_score)
-    new = [d for d in eligible if not any(d.page_content in passage.text for passage in shown)]
+    new = [d for d in eligible if not any(_shows(passage, d) for passage in shown)]
     num_known = len(eligible) - len(new)
     first = 1 + max((passage.index for passage in shown), default=0)
     chosen: list[Document] = []
@@ -123,6 +123,13 @@ def _above(candidates: Sequence[_Candidate], relative_score: float) -> list[Docu
         return [candidate.document for candidate in candidates]
     floor = relative_score * best
     return [c.document for c in candidates if c.score is not None and c.score >= floor]
+
+
+def _shows(passage: Passage, document: Document) -> bool:
+    header = _table_header(document)
+    return document.page_content in passage.text and (
+        header in passage.text or header == passage.table_header
+    )
 
 
 def _numbered(documents: Sequence[Document], first: int) -> list[Passage]:

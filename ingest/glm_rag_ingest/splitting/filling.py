@@ -135,7 +135,7 @@ class _Splitter:
             header = self._table_header(span.header) if span.header else ""
             bare, full = _Prefix(headings), _Prefix(headings, header)
             for a, b, tokens in self._cut(span.start, span.end, self._room(full), level=0):
-                # A bar begins a row under its header, or the packing could not tell (`_union`).
+                # Packing takes a bar below a table header for the beginning of a row.
                 prefix = bare if a > span.start and self._text[a] == "|" else full
                 border = span.border if a == span.start else Border.INSIDE
                 yield _Unit(a, b, tokens, prefix, border, span.kind)

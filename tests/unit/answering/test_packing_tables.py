@@ -81,6 +81,9 @@ def test_the_same_figures_below_another_header_are_another_passage():
         for name in ("x", "y")
     )
     assert len(pack_words([one, other]).passages) == 2
+    shown = pack_words([one]).passages
+    assert pack_words([one], shown=shown).passages == ()
+    assert [p.document for p in pack_words([one, other], shown=shown).passages] == [other]
 
 
 @settings(max_examples=60, deadline=None)

@@ -101,7 +101,7 @@ def check_tables(text, chunks, count, chunk_tokens):
             assert header.startswith(found)
             if (count(header) - overhead) * 5 <= chunk_tokens:
                 assert found == header
-        if (count(text[start:end]) - overhead) * 3 <= chunk_tokens:
+        if (count(text[start:end]) - overhead) * 4 <= chunk_tokens - overhead:
             assert end <= starts[in_order[bisect_right(in_order, start) - 1]].end
     for chunk in chunks:
         if chunk.table_header and chunk.text.startswith("|"):
