@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Vectors of a run that was killed and not taken up again.
 _STALE_SECONDS = 7 * 24 * 3600.0
+_ROUNDING = 1e-6  # of a length in float32
 
 
 class KeepsVectors:
@@ -187,6 +188,10 @@ def name_of(embeddings: Embeddings) -> str:
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:
-    """The vectors with length 1; zeros stay."""
+    """The vectors with length 1; zeros stay, and so does what has that length but for rounding.
+
+    So a vector that was kept and comes back is stored with the same bits.
+    """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    divisors = np.where((lengths == 0) | (np.abs(lengths - 1) < _ROUNDING), 1, lengths)
+    return np.asarray(vectors / divisors, dtype=np.float32)
