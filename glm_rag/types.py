@@ -351,6 +351,40 @@ class IngestReport:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyFinding:
+    """One thing in a knowledge base that is not as it should be.
+
+    Attributes:
+        check: `database | document | chunk | vector | keywords | totals | index | citation`.
+        source: of the document it concerns; empty where it concerns all.
+        problem: one line. mend: what to do about it, a command where there is one.
+    """
+
+    check: str
+    source: str
+    problem: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a check of everything in a knowledge base found; nothing is expected.
+
+    Attributes:
+        num_findings: all of them; `findings` holds at most the first thousand.
+        num_citations: of a saved answer, where one was checked instead of everything.
+    """
+
+    name: str
+    num_documents: int
+    num_chunks: int
+    num_findings: int
+    findings: tuple[VerifyFinding, ...]
+    seconds: float
+    num_citations: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WarmReport:
     """Passages of a knowledge base read ahead of time; also where such a run stands.
 

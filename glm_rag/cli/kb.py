@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from glm_rag.cli import kb_care
 from glm_rag.cli.common import (
     ConfigOption,
     JsonOption,
@@ -44,6 +45,7 @@ _NO_COUNTS = ("unusable", "-", "-")
 
 def register(parent: typer.Typer) -> None:
     """Add the `kb` commands to `parent`."""
+    kb_care.register(app)
     parent.add_typer(app, name="kb")
 
 
@@ -214,7 +216,7 @@ def remove(
     from glm_rag.build import open_knowledge_base
 
     with open_knowledge_base(load_config(config), kb) as opened:
-        target = _match_source(source, opened.documents(), kb)
+        target = _match_source(source, list(opened.known_sources().values()), kb)
         opened.remove(target)
     if json:
         print_json({"removed": target})

@@ -105,6 +105,20 @@ class Database:
         found = self.rows(statement, parameters)
         return found[0][0] if found else None
 
+    def copy_to(self, path: Path) -> None:
+        """Write a compact copy of this moment into a new file, while others write.
+
+        Raises:
+            KnowledgeBaseError: `path` exists or cannot be written.
+        """
+        with self.lock:
+            try:
+                self._connection.execute("VACUUM INTO ?", (str(path),))
+            except sqlite3.Error as error:
+                is_ours = _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY}
+                where = self.path if is_ours else path
+                raise KnowledgeBaseError(explain(error, where)) from error
+
     def change(self) -> int:
         """How many transactions have changed chunks; the same number means the same chunks."""
         return int(self.value("SELECT value FROM meta WHERE key = 'change'"))
@@ -115,7 +129,7 @@ class Database:
         return None if found is None else str(found)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = _open(f"file:{_quoted(self.path)}?mode=rwc")
+        connection = _open(f"{uri_of(self.path)}?mode=rwc")
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
@@ -157,7 +171,7 @@ class Database:
 
 def explain(error: sqlite3.Error, path: Path) -> str:
     """One line that says what is wrong with the file and what to do."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return (
             f"{path} is damaged ({error}): restore it from a backup, or run "
@@ -169,6 +183,11 @@ def explain(error: sqlite3.Error, path: Path) -> str:
         return f"the disk of {path} is full: free some space and run again, nothing is lost"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return f"no permission to open {path} ({error}): change its owner or mode"
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+        return (
+            f"cannot write more to {path}: check its disk, the quota and the limit on file sizes "
+            "(ulimit -f) and run again, nothing is lost"
+        )
     if code == sqlite3.SQLITE_IOERR:
         return f"the disk of {path} reports an error ({error}): check the disk and run again"
     return f"{path}: {error}"
@@ -188,7 +207,7 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     """
     log = path.with_name(path.name + "-wal")
     nobody_writes = not log.exists() or log.stat().st_size == 0
-    return _open(f"file:{_quoted(path)}?mode=ro{'&immutable=1' if nobody_writes else ''}")
+    return _open(f"{uri_of(path)}?mode=ro{'&immutable=1' if nobody_writes else ''}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -205,13 +224,17 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _is_writable(folder: Path, file: Path) -> bool:
     return os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def uri_of(path: Path) -> str:
+    """The file as SQLite's URI, without parameters."""
+    return "file:" + str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

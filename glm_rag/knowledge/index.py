@@ -1,70 +1,69 @@
-"""The FAISS index: derived from the vectors in SQLite, never needed to keep anything.
+"""The vector index: derived from the vectors in SQLite, never needed to keep anything.
 
-A snapshot `index/<generation>.faiss` saves reading all vectors at the next start. It is written
-under a temporary name, synced, renamed, and registered with its checksum in the database; one
-that is lost, damaged or of another database is ignored and the vectors are read from SQLite.
+Each language has a snapshot file once it has some thousand chunks (`vectors/snapshots.py`), and a
+tail of what is newer, read from SQLite (`vectors/tail.py`). What was deleted since is kept out by a
+bitmap, filled from the log that a trigger writes. So a refresh costs what has changed, not what
+there is (`vectors/state.py`). Writers write new snapshots (`vectors/compaction.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 import sqlite3
-import time
-import uuid
-from pathlib import Path
-from typing import Any
+import threading
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from glm_rag.errors import KnowledgeBaseError, MissingDependencyError
+from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.database import Database
-
-logger = logging.getLogger(__name__)
-
-_BATCH = 10_000
-_STALE_SECONDS = 3600.0
+from glm_rag.knowledge.vectors import rows
+from glm_rag.knowledge.vectors.checking import snapshot_problems
+from glm_rag.knowledge.vectors.compactor import Compactor
+from glm_rag.knowledge.vectors.kinds import IndexLimits
+from glm_rag.knowledge.vectors.state import State, follow, load
 
 
 class VectorIndex:
-    """Exact inner-product search over all chunks of a database.
+    """Search by inner product over all chunks of a database.
 
-    `refresh` must be called inside `database.read()`; then index and rows are of one moment.
+    Exact up to 200,000 chunks of a language; above that a few may be missed, and scores are exact.
+    Any thread may search. `refresh` must be called inside `database.read()`: then index and rows
+    are of one moment.
+
+    Args:
+        limits: when a snapshot is written and when it becomes approximate.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: IndexLimits | None = None) -> None:
         self._database = database
-        self._folder = database.folder / "index"
-        self._index: Any = None
-        self._change = -1
-        self._last_id = 0
-        self._language_ids: dict[str, np.ndarray] = {}
+        self._limits = limits or IndexLimits()
+        self._compactor = Compactor(database, self._limits)
+        self._refreshing = threading.Lock()
+        self._state = State()
+
+    def __len__(self) -> int:
+        return sum(self._state.counts.values())
 
     @property
     def dimension(self) -> int:
         """Length of the vectors, 0 while there are none."""
-        return int(self._index.d) if self._index is not None else 0
+        return self._state.dimension
 
     @property
     def languages(self) -> list[str]:
         """Languages that have chunks."""
-        return sorted(self._language_ids)
+        return sorted(self._state.counts)
 
     def refresh(self, connection: sqlite3.Connection) -> None:
-        """Add what is new in SQLite, whoever wrote it, and drop what is gone."""
-        change = self._database.change()
-        if change == self._change:
-            return
-        dimension = int(self._database.get_meta("dimension") or 0)
-        if dimension != self.dimension:
-            self._index, self._last_id = None, 0
-        if dimension and self._index is None:
-            self._load(connection, dimension)
-        if self._index is not None:
-            self._add_new(connection)
-            self._drop_deleted(connection)
-        self._change = change
+        """Follow what has changed in SQLite, whoever wrote it."""
+        with self._refreshing:
+            change = self._database.change()
+            if change != self._state.change:
+                state = follow(self._state, connection, self._limits)
+                if state is None:
+                    state = load(connection, self._database.folder, self._state)
+                self._state = replace(state, change=change)
 
     def search(
         self,
@@ -82,173 +81,91 @@ class VectorIndex:
             allowed: search only these ids.
 
         Raises:
-            KnowledgeBaseError: the vector has another length.
+            KnowledgeBaseError: the vector has another length, or is not made of numbers.
         """
-        if self._index is None or limit < 1:
+        state = self._state
+        if not state.counts or limit < 1:
             return []
-        if vector.shape != (self.dimension,):
-            raise KnowledgeBaseError(
-                f"the question's vector has shape {vector.shape}, the knowledge base's vectors "
-                f"have {self.dimension} numbers: search with the embedder that built it"
-            )
-        ids = self._selected(language, allowed)
-        if ids is None:
-            parameters = None
-        elif len(ids) == 0:
-            return []
-        else:
-            selector, _bitmap = self._selector(ids)  # the bits must outlive the search
-            parameters = _faiss().SearchParameters(sel=selector)
-        scores, found = self._index.search(vector[None], limit, params=parameters)
-        return [
-            (int(i), float(score)) for i, score in zip(found[0], scores[0], strict=True) if i >= 0
-        ]
+        _check(vector, state.dimension)
+        if allowed is not None and len(allowed) <= self._limits.scanned:
+            ids, vectors = self._fetch(state.dimension, allowed, language)
+            return _best(ids, vectors @ vector, limit)
+        share = 1.0 if allowed is None else len(allowed) / max(len(allowed), len(self))
+        found = [(np.zeros(0, np.int64), np.zeros(0, np.float32))]
+        for name, part in state.parts.items():
+            if language in (None, name):
+                found.append(
+                    part.search(
+                        vector,
+                        limit,
+                        partial(self._fetch, state.dimension),
+                        alive=state.alive,
+                        allowed=allowed,
+                        allowed_share=share,
+                    )
+                )
+        return _best(*_joined(found), limit)
 
     def vector(self, row_id: int) -> np.ndarray:
-        """The stored vector of an id, `[dimension]`."""
-        vector: np.ndarray = self._index.reconstruct(row_id)
-        return vector
+        """The stored vector of an id, `[dimension]`.
+
+        Raises:
+            KnowledgeBaseError: there is none.
+        """
+        blob = self._database.value("SELECT vector FROM vectors WHERE id = ?", (row_id,))
+        if blob is None:
+            raise KnowledgeBaseError(f"{self._database.path} has no vector with id {row_id}")
+        return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+
+    def compact_if_due(self) -> None:
+        """Begin new snapshots in the background if enough has changed: call it after a commit."""
+        self._compactor.start_if_due()
 
     def save(self) -> None:
-        """Write a snapshot if the last one is not of the present state."""
+        """Write the snapshots that are due, and wait for them: call it before closing a writer.
+
+        Without it nothing is lost, only the next opening takes longer.
+        """
+        parts = self._state.parts.items()
+        self._compactor.finish(refused=[name for name, part in parts if part.refused])
+
+    def rebuild(self) -> None:
+        """Write all snapshots anew from the vectors in SQLite."""
+        self._compactor.rebuild()
+        with self._refreshing:
+            self._state = State()
+
+    def problems(self) -> list[str]:
+        """One line for every snapshot that is damaged or holds other chunks than the database."""
         with self._database.read() as connection:
-            self.refresh(connection)
-            state = (self._last_id, len(self))
-            latest = connection.execute(
-                "SELECT last_id, num_vectors FROM snapshots ORDER BY generation DESC LIMIT 1"
-            ).fetchone()
-        if self._index is None or latest == state:
-            return
-        data = _faiss().serialize_index(self._index).tobytes()
-        try:
-            self._write(data, *state)
-        except (OSError, KnowledgeBaseError) as error:
-            # Nothing is lost: the vectors are in SQLite.
-            logger.warning("no snapshot of the index in %s: %s", self._folder, error)
+            return snapshot_problems(connection, self._database.folder)
 
-    def __len__(self) -> int:
-        return int(self._index.ntotal) if self._index is not None else 0
+    def _fetch(
+        self, dimension: int, ids: np.ndarray, language: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the ids that exist, and their exact vectors."""
+        with self._database.read() as connection:
+            batches = rows.vectors_of(connection, ids.tolist(), dimension, language)
+            empty = (np.zeros(0, np.int64), np.zeros((0, dimension), np.float32))
+            return _joined([empty, *batches])
 
-    def _load(self, connection: sqlite3.Connection, dimension: int) -> None:
-        rows = connection.execute(
-            "SELECT generation, sha256, last_id, num_vectors FROM snapshots "
-            "ORDER BY generation DESC"
+
+def _check(vector: np.ndarray, dimension: int) -> None:
+    if vector.shape != (dimension,):
+        raise KnowledgeBaseError(
+            f"the question's vector has shape {vector.shape}, the knowledge base's vectors "
+            f"have {dimension} numbers: search with the embedder that built it"
         )
-        for generation, sha256, last_id, num_vectors in rows:
-            index = self._read(generation, sha256)
-            if index is not None and (index.ntotal, index.d) == (num_vectors, dimension):
-                self._index, self._last_id = index, last_id
-                return
-        faiss = _faiss()
-        self._index, self._last_id = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension)), 0
-
-    def _read(self, generation: int, sha256: str) -> Any:
-        path = self._folder / f"{generation}.faiss"
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            logger.warning("cannot read %s (%s): rebuilding the index", path, error.strerror)
-            return None
-        # FAISS may crash on a damaged file, so it sees none.
-        if hashlib.sha256(data).hexdigest() != sha256:
-            logger.warning("%s is damaged: rebuilding the index from the database", path)
-            return None
-        return _faiss().deserialize_index(np.frombuffer(data, dtype=np.uint8))
-
-    def _add_new(self, connection: sqlite3.Connection) -> None:
-        cursor = connection.execute(
-            "SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (self._last_id,)
+    if not np.isfinite(vector).all():
+        raise KnowledgeBaseError(
+            "the question's vector is not made of numbers: use another embedder"
         )
-        while rows := cursor.fetchmany(_BATCH):
-            ids = np.array([row[0] for row in rows], dtype=np.int64)
-            data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-            if data.size != len(ids) * self.dimension:
-                raise KnowledgeBaseError(
-                    f"{self._database.path} is damaged (vectors of unequal length): restore it "
-                    "from a backup, or delete the knowledge base and ingest the files again"
-                )
-            vectors = data.reshape(len(ids), self.dimension)
-            self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
-            self._last_id = int(ids[-1])
-
-    def _drop_deleted(self, connection: sqlite3.Connection) -> None:
-        alive: dict[str, list[int]] = {}
-        for language, row_id in connection.execute("SELECT language, id FROM chunks"):
-            alive.setdefault(language, []).append(row_id)
-        self._language_ids = {
-            language: np.array(ids, dtype=np.int64) for language, ids in alive.items()
-        }
-        if sum(map(len, alive.values())) == len(self):
-            return
-        kept = np.concatenate([*self._language_ids.values(), np.zeros(0, dtype=np.int64)])
-        gone = np.setdiff1d(_faiss().vector_to_array(self._index.id_map), kept)
-        self._index.remove_ids(gone)
-
-    def _selected(self, language: str | None, allowed: np.ndarray | None) -> np.ndarray | None:
-        """Ids to search among, None for all."""
-        if language is None or self.languages == [language]:
-            return allowed
-        ids = self._language_ids.get(language, np.zeros(0, dtype=np.int64))
-        return ids if allowed is None else np.intersect1d(ids, allowed)
-
-    def _selector(self, ids: np.ndarray) -> tuple[Any, np.ndarray]:
-        bits = np.zeros(self._last_id + 1, dtype=bool)
-        bits[ids] = True
-        bitmap = np.packbits(bits, bitorder="little")
-        return _faiss().IDSelectorBitmap(bitmap), bitmap
-
-    def _write(self, data: bytes, last_id: int, num_vectors: int) -> None:
-        self._folder.mkdir(exist_ok=True)
-        temporary = self._folder / f"{uuid.uuid4().hex}.tmp"
-        try:
-            _write_synced(temporary, data)
-            with self._database.write(changes_chunks=False) as connection:
-                cursor = connection.execute(
-                    "INSERT INTO snapshots (language, sha256, num_bytes, num_vectors, last_id, "
-                    "last_deletion, num_trained) VALUES ('', ?, ?, ?, ?, 0, 0)",
-                    (hashlib.sha256(data).hexdigest(), len(data), num_vectors, last_id),
-                )
-                generation = cursor.lastrowid or 0
-                temporary.replace(self._folder / f"{generation}.faiss")
-                _sync_folder(self._folder)
-                connection.execute("DELETE FROM snapshots WHERE generation < ?", (generation,))
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._remove_older(generation)
-
-    def _remove_older(self, generation: int) -> None:
-        """Remove snapshots that were replaced, and what a killed process left half written."""
-        for path in self._folder.iterdir():
-            is_old = path.stem.isdecimal() and int(path.stem) < generation
-            if is_old or (path.suffix == ".tmp" and _age(path) > _STALE_SECONDS):
-                path.unlink(missing_ok=True)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
 
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("faiss", "cpu") from error
-    return faiss
+def _best(ids: np.ndarray, scores: np.ndarray, limit: int) -> list[tuple[int, float]]:
+    order = np.lexsort((ids, -scores))[:limit]
+    return [(int(ids[place]), float(scores[place])) for place in order]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from glm_rag.errors import KnowledgeBaseError
-from glm_rag.knowledge import lock, records, sources
+from glm_rag.knowledge import lock, rebuild, records, sources, verify
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
@@ -23,6 +23,8 @@ from glm_rag.types import (
     ExtractedDocument,
     IngestFailure,
     KnowledgeBaseInfo,
+    VerifyFinding,
+    VerifyReport,
 )
 
 if TYPE_CHECKING:
@@ -321,28 +323,73 @@ class Library(KeepsVectors):
             languages=dict(languages),
         )
 
+    # ------------------------------------------------------------ proof and repair
+
+    def verify(self, *, on_progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Derive everything again from the stored texts and compare; nothing is written.
+
+        Args:
+            on_progress: gets the number of chunks checked, and of all.
+
+        Raises:
+            KnowledgeBaseError: too damaged to be read at all.
+        """
+        return verify.verify(self.name, self.path, on_progress)
+
     def check_offsets(self) -> list[str]:
         """One line for every chunk that is not what its offsets and hash say; none is expected."""
-        wrong = []
-        rows = self._database.rows("SELECT source FROM documents ORDER BY source")
-        for (source,) in rows:
-            with self._database.read() as connection:
-                document = connection.execute(
-                    "SELECT id, text FROM documents WHERE source = ?", (source,)
-                ).fetchone()
-                if document is None:  # removed meanwhile
-                    continue
-                document_id, whole = document
-                stored = connection.execute(
-                    "SELECT text, start_offset, end_offset, content_hash FROM chunks "
-                    "WHERE document_id = ? ORDER BY chunk_index",
-                    (document_id,),
-                ).fetchall()
-            for text, start, end, content_hash in stored:
-                chunk = Chunk(start, end, text)
-                if whole[start:end] != text or chunk.content_hash != content_hash:
-                    wrong.append(f"{source}: characters {start} to {end} are not the chunk's text")
-        return wrong
+        found = self.verify().findings
+        return [f"{f.source}: {f.problem}" for f in found if f.check == "chunk"]
+
+    def verify_citations(self, citations: Sequence[Mapping[str, Any]]) -> list[VerifyFinding]:
+        """Which citations of a saved answer do not open to their quote any more; none is expected.
+
+        Args:
+            citations: as `glm-rag ask --json` prints them.
+        """
+        return list(verify.verify_citations(citations, self._quoted))
+
+    def _quoted(self, citation: Mapping[str, Any]) -> str:
+        with self._database.read() as connection:
+            found = sources.resolve(connection, str(citation["source"]))
+            # The offsets of a text with a source of its own are those of the chunk.
+            query = (
+                ("SELECT text FROM documents WHERE id = ?", found[0])
+                if found
+                else ("SELECT text FROM chunks WHERE key = ?", citation["chunk_id"])
+            )
+            text = self._database.value(query[0], query[1:])
+        return str(text or "")[citation["start"] : citation["end"]]
+
+    def rebuild(
+        self,
+        *,
+        embed: bool = False,
+        embeddings: Embeddings | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """Make everything that is derived from the texts again: terms, totals, vectors, index.
+
+        Readers see the old state until it is done. A killed run leaves the old state; the next
+        one takes up the vectors that are computed.
+
+        Args:
+            embed: compute all vectors anew, too.
+            embeddings: with another embedder, which is then remembered.
+            on_progress: gets what is being done, the number of chunks done, and of all.
+
+        Raises:
+            KnowledgeBaseError: another process is writing, or the store cannot be written.
+        """
+        with self.writing():
+            if embed or embeddings is not None:
+                chosen = embeddings or self.embeddings
+                embedder = KeepsVectors(self.name, self._database, chosen, replaces=True)
+                rebuild.embed_again(self._database, embedder, on_progress)
+                self._embeddings, self.embeddings_name = chosen, embedder.embeddings_name
+            else:
+                rebuild.rebuild(self._database, on_progress)
+            self._index.rebuild()
 
     def close(self) -> None:
         """Write the index's snapshot if this process changed something, and close the file."""

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
+from glm_rag.knowledge import lock
 from glm_rag.knowledge.database import FILE_NAME
 
 # Letters and digits of any script, inside also space . _ -
@@ -34,7 +35,8 @@ def folder_of(name: str, home: Path) -> Path:
 def list_knowledge_bases(home: Path) -> list[str]:
     """Names of the knowledge bases in a data folder, sorted."""
     try:
-        return sorted(file.parent.name for file in (home / "kb").glob(f"*/{FILE_NAME}"))
+        found = (file.parent.name for file in (home / "kb").glob(f"*/{FILE_NAME}"))
+        return sorted(name for name in found if not name.startswith("."))
     except PermissionError as error:
         raise KnowledgeBaseError(f"no permission to read {home / 'kb'}") from error
 
@@ -44,15 +46,16 @@ def delete_knowledge_base(name: str, home: Path) -> None:
 
     Raises:
         KnowledgeBaseNotFoundError: there is none of that name.
-        KnowledgeBaseError: no permission.
+        KnowledgeBaseError: somebody is ingesting, or no permission.
     """
     folder = existing_folder(name, home)
-    try:
-        # Without this file it is no knowledge base any more, even if the rest takes time.
-        (folder / FILE_NAME).unlink()
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
+    with lock.writing(folder, name):
+        try:
+            # Without this file it is no knowledge base any more, even if the rest takes time.
+            (folder / FILE_NAME).unlink()
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
 
 
 def existing_folder(name: str, home: Path) -> Path:

@@ -63,7 +63,7 @@ class StoredChunk:
 
     def count(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each wanted term occurs, without those that do not."""
-        counts = Counter(_unpack(self.terms))
+        counts = Counter(unpack(self.terms))
         return {term: counts[term] for term in wanted if term in counts}
 
 
@@ -131,7 +131,7 @@ def insert_chunk(
             chunk.content_hash,
             json.dumps(chunk.headings, ensure_ascii=False),
             extra,
-            _pack(found),
+            pack(found),
             chunk.text,
             chunk.table_header,
             *(chunk.section or (None, None)),
@@ -159,20 +159,35 @@ def embedding_hash(embedder: str, text: str) -> bytes:
     return hashlib.sha256(f"{embedder}\0{text}".encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+_PENDING = "SELECT embedding_hash, vector FROM pending_vectors WHERE embedding_hash IN (%s)"
+_STORED = (
+    "SELECT c.embedding_hash, v.vector FROM chunks AS c JOIN vectors AS v ON v.id = c.id "
+    "WHERE c.embedding_hash IN (%s)"
+)
+
+
 def find_vectors(
     connection: sqlite3.Connection, hashes: Iterable[bytes]
 ) -> dict[bytes, np.ndarray]:
     """The vectors, pending or of a chunk, that were computed for these hashes."""
+    wanted = list(dict.fromkeys(hashes))
+    return {**_vectors(connection, _STORED, wanted), **find_pending(connection, wanted)}
+
+
+def find_pending(
+    connection: sqlite3.Connection, hashes: Iterable[bytes]
+) -> dict[bytes, np.ndarray]:
+    """The vectors that were computed for these hashes and belong to no chunk yet."""
+    return _vectors(connection, _PENDING, hashes)
+
+
+def _vectors(
+    connection: sqlite3.Connection, query: str, hashes: Iterable[bytes]
+) -> dict[bytes, np.ndarray]:
     found: dict[bytes, np.ndarray] = {}
-    for batch in _batches(dict.fromkeys(hashes)):
-        marks = _marks(batch)
-        for query in (
-            f"SELECT embedding_hash, vector FROM pending_vectors WHERE embedding_hash IN ({marks})",
-            "SELECT c.embedding_hash, v.vector FROM chunks AS c JOIN vectors AS v ON v.id = c.id "
-            f"WHERE c.embedding_hash IN ({marks})",
-        ):
-            rows = connection.execute(query, batch)
-            found.update((key, np.frombuffer(data, dtype="<f4")) for key, data in rows)
+    for batch in _batches(hashes):
+        rows = connection.execute(query % _marks(batch), batch)
+        found.update((key, np.frombuffer(data, dtype="<f4")) for key, data in rows)
     return found
 
 
@@ -357,16 +372,19 @@ def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
 def _forget_terms(connection: sqlite3.Connection, rows: Iterable[tuple[int, bytes]]) -> None:
     connection.executemany(
         "INSERT INTO chunk_terms (chunk_terms, rowid, terms) VALUES ('delete', ?, ?)",
-        ((row_id, " ".join(_unpack(packed))) for row_id, packed in rows),
+        ((row_id, " ".join(unpack(packed))) for row_id, packed in rows),
     )
 
 
-def _pack(found: Sequence[str]) -> bytes:
+def pack(found: Sequence[str]) -> bytes:
+    """Search terms as they are stored."""
     return zlib.compress(" ".join(found).encode(), level=1)
 
 
-def _unpack(packed: bytes) -> list[str]:
-    return zlib.decompress(packed).decode().split(" ")
+def unpack(packed: bytes) -> list[str]:
+    """The search terms again."""
+    joined = zlib.decompress(packed).decode()
+    return joined.split(" ") if joined else []
 
 
 def _batches(values: Iterable[Any]) -> Iterator[list[Any]]:

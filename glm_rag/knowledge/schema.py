@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 # One script per schema version; `PRAGMA user_version` counts those that ran. Never edit one that
 # was released: append.
@@ -109,6 +110,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     INSERT INTO totals SELECT language, count(*), sum(num_terms) FROM chunks GROUP BY language;
     DROP INDEX chunk_totals;
+    CREATE INDEX chunks_of_language ON chunks (language);
     CREATE TRIGGER chunk_added AFTER INSERT ON chunks BEGIN
         INSERT INTO totals VALUES (new.language, 1, new.num_terms) ON CONFLICT (language)
         DO UPDATE SET num_chunks = num_chunks + 1, num_terms = num_terms + excluded.num_terms;
@@ -147,6 +149,23 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number + 1}")
     connection.execute("COMMIT")
+
+
+def has_schema(connection: sqlite3.Connection, version: int) -> bool:
+    """Whether a file holds the tables, indexes and triggers of a version, and no others."""
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        for script in MIGRATIONS[:version]:
+            fresh.executescript(script)
+        return _schema(connection) == _schema(fresh)
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str | None]]:
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    # SQLite makes the tables behind the full-text one itself, each version in its own words.
+    return {
+        (kind, name, None if kind == "table" and name.startswith("chunk_terms_") else sql)
+        for kind, name, sql in rows
+    }
 
 
 def _statements(script: str) -> Iterator[str]:
