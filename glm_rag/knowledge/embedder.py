@@ -14,6 +14,7 @@ from glm_rag.embeddings import TokenEmbeddings, create_embeddings, embeddings_fr
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
+from glm_rag.text import clean_for_embedding
 from glm_rag.types import Chunk
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ class KeepsVectors:
         return self._embeddings
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Vectors of passages, `[len(texts), dimension]` in float32."""
+        """Vectors of passages, `[len(texts), dimension]` in float32.
+
+        Texts are normalised first, for whichever embedder: NFKC, no NUL, no lone surrogates.
+        """
+        texts = [clean_for_embedding(text) for text in texts]
         return np.asarray(self.embeddings.embed_documents(texts), dtype=np.float32)
 
     def embedding_text(self, chunk: Chunk) -> str:
