@@ -59,6 +59,16 @@ def test_the_plan_does_the_least_that_is_right(document, failures, task, then):
     assert (step.task, step.then) == (task, then)
 
 
+def test_what_took_too_long_is_tried_again_by_a_new_run_only():
+    slow = replace(FAILED, error="timeout: not read within 1 s", permanent=False)
+    assert Plan({}, [slow], "now").step(FILE).task == "read"
+    assert Plan({}, [slow], "now", skip_timeouts=True).step(FILE).task == "failed before"
+    denied = replace(slow, error="unreadable: permission denied")
+    assert Plan({}, [denied], "now", skip_timeouts=True).step(FILE).task == "read"
+    again = Plan({}, [slow], "now", skip_timeouts=True, retry_failed=True)
+    assert again.step(FILE).task == "read"
+
+
 def test_the_plan_of_an_unchanged_file_opens_nothing(monkeypatch):
     plan = Plan({FILE.source: known()}, [], "now")
     monkeypatch.setattr(loaders, "versions", None)
