@@ -112,8 +112,14 @@ def evaluate(
     Example: glm-rag eval --synthesize --kb handbook --out questions.csv
     """
     variants = _variants(kb or ["default"], config or [None], model)
+    if (synthesize or calibrate) and (len(variants) > 1 or answers):
+        raise ConfigError(
+            "--synthesize and --calibrate take one knowledge base, one --config and no --answers"
+        )
     if sample is not None and limit is None:
         raise ConfigError("--sample draws --limit questions: give --limit too")
+    if apply and not calibrate:
+        raise ConfigError("--apply stores what --calibrate fits: give both")
     if synthesize:
         if dataset is not None or calibrate or out is None:
             raise ConfigError("--synthesize takes no DATASET and writes to a file: give --out FILE")
@@ -121,8 +127,8 @@ def evaluate(
         return
     if dataset is None:
         raise ConfigError("name a data set, or make one with --synthesize --out FILE")
-    if apply and not calibrate:
-        raise ConfigError("--apply stores what --calibrate fits: give both")
+    if not 0 < keep < 1:
+        raise ConfigError(f"--keep must be between 0 and 1, got {keep}")
     questions = _questions(dataset, limit, sample)
     if calibrate:
         _calibrate(variants[0], dataset, questions, keep, apply, out, json)
@@ -246,7 +252,7 @@ def _outcome_file(variant: _Variant, dataset: Path, kb: KnowledgeBase, k: int, o
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    return OutcomeFile(out / f"outcomes {variant.name}.jsonl", run)
+    return OutcomeFile(out / f"outcomes-{variant.name.replace(' ', '-')}.jsonl", run)
 
 
 def _report(dataset: Path, runs: dict[str, list[Outcome]]) -> Report:
@@ -300,8 +306,6 @@ def _calibrate(
     from glm_rag.evaluation.summary import make_report
     from glm_rag.retrieval.calibration import calibration_of, calibration_to_json
 
-    if not 0 < keep < 1:
-        raise ConfigError(f"--keep must be between 0 and 1, got {keep}")
     with open_for_questions(variant.settings(), variant.kb) as kb:
         found = measure_all(questions, _gold(kb, questions), kb)
         measured = list(_progress(found, "measuring", len(questions)))

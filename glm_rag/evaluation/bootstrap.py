@@ -73,8 +73,7 @@ def draws(count: int, groups: Sequence[str], resamples: int, seed: int) -> np.nd
     size = int(units.max()) + 1
     chances = np.full(size, 1 / size)
     drawn: np.ndarray = np.random.default_rng(seed).multinomial(size, chances, size=resamples)
-    of_questions: np.ndarray = drawn[:, units]
-    return of_questions
+    return np.take(drawn, units, axis=1)
 
 
 def _units(count: int, groups: Sequence[str]) -> np.ndarray:
@@ -97,4 +96,6 @@ def _resampled(columns: np.ndarray, groups: Sequence[str], seed: int) -> np.ndar
 
 
 def _ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes != 0)
+    ratios = np.full(len(parts), np.nan)
+    np.divide(parts, wholes, out=ratios, where=wholes != 0)
+    return ratios

@@ -31,21 +31,27 @@ _LEANS = re.compile(
 )
 
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
-# What is asked for, with the words that ask in its place; `{}` is the unit or what stays.
+# What is asked for, and the words that ask in its place. The first group is the answer. A number
+# is asked for before a noun only, a name after a word that it completes.
 _ENGLISH: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(rf"\b(?:on )?((?:\d{{1,2}} (?:{_MONTH})|(?:{_MONTH}) \d{{1,2}},?)(?: \d{{4}})?)\b"),
+    (re.compile(rf"\b(?:[Oo]n )?((?:\d{{1,2}} (?:{_MONTH})|(?:{_MONTH}) \d{{1,2}},?)"
+                r"(?: \d{4})?)\b"),
      "on what date"),
-    (re.compile(r"\b[Ii]n ((?:1[0-9]|20)\d\d)\b(?!\s*%)"), "in which year"),
+    (re.compile(r"\b[Ii]n ((?:1[0-9]|20)\d\d)\b"), "in which year"),
     (re.compile(r"(?<![\w.,-])(\d+(?:[.,]\d+)*) ?(?:%|per ?cent\b)"), "what percentage"),
-    (re.compile(r"(?<![\w.,$€£-])(\d+(?:,\d{3})*) (?=[a-z]{3,})"), "how many "),
-    (re.compile(r"(?<=[a-z] )((?:[A-Z][\w'’-]+ ){1,3}[A-Z][\w'’-]+)(?=[ ,.;])"), "what or who"),
+    (re.compile(r"(?<![\w.,:)$€£–-])(?!(?:1[0-9]|20)\d\d )(\d+(?:,\d{3})*)(?= (?!and|or|to|that|"
+                r"than|with|from|left|per|in|on|at|for|by|was|were|is|are|as|of|the)[a-z]{3,})"),
+     "how many"),
+    (re.compile(r"(?:(?<= by )|(?<= was )|(?<= is )|(?<= as )|(?<= of )|(?<= called )|(?<= named ))"
+                r"((?:[A-Z][\w'’-]+ ){1,3}[A-Z][\w'’-]+)(?=[ ,.;])"), "what or whom"),
 )  # fmt: skip
 _CHINESE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(\d{4}年\d{1,2}月\d{1,2}日)"), "哪一天"),
     (re.compile(r"((?:1[0-9]|20)\d\d)年(?!\d)"), "哪一年"),
     (re.compile(r"(?<![\d.,])(\d+(?:\.\d+)?)\s?[%％]"), "百分之多少"),
-    (re.compile(r"(?<![\d.,第年月])(\d+(?:,\d{3})*|[二三四五六七八九十百千两]+)"
-                r"(?=个?工作日|个?月|天|周|小时|分钟|元|万元|公里|米|人|名|次|岁|页|台|家|种|项)"),
+    (re.compile(r"(?<![\d.,第每这那几数前后述年月二三四五六七八九十百千两])"
+                r"(\d+(?:,\d{3})*|[二三四五六七八九十百千两]+)"
+                r"(?=个?工作日|个月|天|周|小时|分钟|元|万元|公里|米|人|名|次|岁|页|台|家|种|项)"),
      "多少"),
     (re.compile(r"《([^《》]{2,20})》"), "什么"),
 )  # fmt: skip

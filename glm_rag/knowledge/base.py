@@ -303,10 +303,11 @@ class KnowledgeBase(Library, VectorStore):
         found: dict[Language, np.ndarray] = {}
         languages = self._database.rows("SELECT language, count(*) FROM chunks GROUP BY language")
         for language, count in languages:
+            # Numbered without their vectors, which may be more than memory holds.
             rows = self._database.rows(
-                "SELECT vector FROM (SELECT v.vector, row_number() OVER (ORDER BY c.id) AS n "
-                "FROM chunks AS c JOIN vectors AS v ON v.id = c.id WHERE c.language = ?1) "
-                "WHERE (n - 1) * ?2 / ?3 <> n * ?2 / ?3",
+                "SELECT vector FROM vectors WHERE id IN (SELECT id FROM (SELECT id, row_number() "
+                "OVER (ORDER BY id) AS n FROM chunks WHERE language = ?1) "
+                "WHERE (n - 1) * ?2 / ?3 <> n * ?2 / ?3) ORDER BY id",
                 (language, min(limit, count), count),
             )
             data = np.frombuffer(b"".join(vector for (vector,) in rows), dtype="<f4")
