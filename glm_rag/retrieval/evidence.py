@@ -42,15 +42,19 @@ def _margin_of_own_language(
     language: Language,
     calibration: Calibration,
 ) -> float:
-    z = _standardised(candidate.cosine, (language, language), calibration)
-    two_unknown_terms = 2 * inverse_document_frequency(0, num_chunks)
-    total = sum(weights.values()) + two_unknown_terms
+    z = standardised(candidate.cosine, (language, language), calibration)
     logit = (
         calibration.weight_cosine * z
-        + calibration.weight_coverage * coverage(weights, candidate.term_counts) / total
+        + calibration.weight_coverage * covered_share(candidate, weights, num_chunks)
         + calibration.intercept
     )
     return logit - calibration.threshold[language]
+
+
+def covered_share(candidate: Candidate, weights: Mapping[str, float], num_chunks: int) -> float:
+    """C2: the share of the question that the passage covers, two more unknown terms in it."""
+    total = sum(weights.values()) + 2 * inverse_document_frequency(0, num_chunks)
+    return coverage(weights, candidate.term_counts) / total
 
 
 def _margin_of_other_language(
@@ -60,11 +64,12 @@ def _margin_of_other_language(
     language: Language,
     calibration: Calibration,
 ) -> float:
-    z = _standardised(candidate.cosine, (language, candidate.language), calibration)
+    z = standardised(candidate.cosine, (language, candidate.language), calibration)
     by_cosine = calibration.weight_cosine * (z - calibration.cross_z[language])
     by_question = sum(weights.values()) / (2 * inverse_document_frequency(0, num_chunks)) - 1
     return min(by_cosine, by_question)
 
 
-def _standardised(cosine: float, pair: LanguagePair, calibration: Calibration) -> float:
+def standardised(cosine: float, pair: LanguagePair, calibration: Calibration) -> float:
+    """z: the cosine in deviations above that of a passage about something else."""
     return (cosine - calibration.mean[pair]) / calibration.deviation[pair]

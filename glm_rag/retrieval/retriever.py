@@ -12,7 +12,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, SkipValidation
 
 from glm_rag.errors import ConfigError
-from glm_rag.retrieval.calibration import calibration_for, is_small_talk
+from glm_rag.retrieval.calibration import calibration_of, is_small_talk
 from glm_rag.retrieval.candidates import CandidateSet, CandidateStore
 from glm_rag.retrieval.evidence import evidence_margin
 from glm_rag.retrieval.fusion import fuse
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 # Among a handful of passages every word is common, and nothing would ever be evidence: a small
 # knowledge base is weighed as part of one of the size that the constants were fitted on.
-_MIN_COLLECTION = 240
+MIN_COLLECTION = 240
 # A question is a few sentences; more terms than this come from a pasted page.
-_MAX_TERMS = 256
+MAX_TERMS = 256
 
 
 class HybridRetriever(BaseRetriever):
@@ -64,7 +64,7 @@ class HybridRetriever(BaseRetriever):
         k = self.k if k is None else k
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}")
-        terms = query_terms(question)[:_MAX_TERMS]
+        terms = query_terms(question)[:MAX_TERMS]
         if not terms or is_small_talk(question):
             return []
         vector = np.asarray(self.store.embeddings.embed_query(question), dtype=np.float32)
@@ -76,8 +76,8 @@ class HybridRetriever(BaseRetriever):
         self, question: str, terms: list[str], found: CandidateSet, k: int
     ) -> list[ScoredDocument]:
         language = detect_language(question)
-        calibration = calibration_for(self.store.embeddings_name)
-        num_chunks = max(found.num_chunks, _MIN_COLLECTION)
+        calibration = calibration_of(self.store)
+        num_chunks = max(found.num_chunks, MIN_COLLECTION)
         weights = weigh_terms(terms, found.document_frequency, num_chunks)
         scored = [
             (fuse(candidate, weights, found.mean_terms, language, calibration), candidate)
