@@ -78,11 +78,13 @@ _SMALL_TALK_EN = """
     |how old are you|where are you(?: from)?|introduce yourself|long time no see
     |(?:hi |hello )?(?:everyone|everybody|guys|friends?|all|there|again|dear)
     |(?:that|this|it) (?:was|is) (?:very |really |so )?(?:helpful|useful|great|good|nice|all)
-    |got it|i (?:see|understand)|makes sense|understood|never ?mind|forget it|that's (?:all|it|ok|fine)
+    |got it|i (?:see|understand)|makes sense|understood|never ?mind|forget it
+    |that's (?:all|it|ok|fine)
     |i(?:'m| am) (?:so |very |really )?(?:sorry|bored|tired|happy|sad|back|here|hungry)
     |(?:please )?help(?: me)?(?: please)?|tell me something(?: interesting| funny| new)?
     |(?:nice|good|lovely|bad|what a nice) (?:weather|day)(?: today)?
-    |let(?:'s| us) (?:chat|talk)|can we (?:chat|talk)|(?:are|is) (?:you|anyone|anybody) (?:there|here)
+    |let(?:'s| us) (?:chat|talk)|can we (?:chat|talk)
+    |(?:are|is) (?:you|anyone|anybody) (?:there|here)
     |happy (?:new year|birthday|holidays)|merry christmas|good luck|take care|welcome
 """
 _SMALL_TALK_ZH = """
