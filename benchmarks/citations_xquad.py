@@ -44,9 +44,9 @@ LEAST_TERMS = 5
 SYNONYMS = {
     "en": (
         "began=started large=big however=yet used=employed known=called important=significant "
-        "several=some many=numerous built=constructed because=since often=frequently people=persons "
-        "although=though main=chief begin=start help=assist made=produced shows=demonstrates "
-        "received=got about=roughly during=throughout near=beside"
+        "several=some many=numerous built=constructed because=since often=frequently "
+        "people=persons although=though main=chief begin=start help=assist made=produced "
+        "shows=demonstrates received=got about=roughly during=throughout near=beside"
     ),
     "zh": (
         "开始=着手 但是=不过 因为=由于 使用=采用 重要=关键 许多=很多 大约=约 建立=设立 包括=包含 "
