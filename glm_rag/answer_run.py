@@ -15,13 +15,16 @@ from glm_rag.messages import TOKEN_IDS
 from glm_rag.types import (
     Answer,
     ChatTurn,
+    Citation,
     FinishReason,
     Language,
     PackedContext,
     Passage,
     ScoredDocument,
+    Unsupported,
     Usage,
 )
+from glm_rag.unsupported import find_unsupported
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -109,6 +112,7 @@ class AnswerRun:
                 if self.reason
                 else align(self.text, self.context.passages, question=self.search_question)
             )
+            unsupported = () if self.reason else self._unsupported(citations)
         self.timings["total"] = time.perf_counter() - self.started
         asked = ChatTurn("user", self.question, prompt=self.prompt, passages=self.added)
         reply = ChatTurn("assistant", self.text, self.token_ids)
@@ -125,7 +129,12 @@ class AnswerRun:
             messages=(*self.conversation, asked, reply),
             nearest=_nearest(self.documents) if self.reason else (),
             search_question=self.search_question,
+            unsupported=unsupported,
         )
+
+    def _unsupported(self, citations: Sequence[Citation]) -> tuple[Unsupported, ...]:
+        passages, question = self.context.passages, self.search_question
+        return find_unsupported(self.text, passages, citations, question=question)
 
     def _read_metadata(self, chunk: BaseMessage) -> None:
         counts: Any = getattr(chunk, "usage_metadata", None)

@@ -20,6 +20,8 @@ _WORDS = {word: value for value, word in enumerate(_ONES)} | _TENS
 _DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _SCALES = {"十": 10, "百": 100, "千": 1000, "万": 10_000, "亿": 100_000_000}
 
+_ONE_DIGIT = frozenset(map(str, range(10)))
+
 _ENGLISH_UNITS = (
     "second|minute|hour|day|week|month|quarter|year|decade|century|percent|per cent|euro|dollar|"
     "pound|yuan|cent|kilometre|kilometer|metre|meter|km|cm|mm|kg|gram|litre|liter|mile|foot|feet|"
@@ -34,7 +36,7 @@ _WORD_NUMBER = "|".join(
 )
 _QUANTITY = re.compile(
     rf"(?P<digits>\d+(?:,\d{{3}})*(?:\.\d+)?)|\b(?P<words>{_WORD_NUMBER})\b"
-    rf"|(?P<chinese>[{''.join(_DIGITS)}{''.join(_SCALES)}]+)"
+    rf"|(?!十[分足全]|万一)(?P<chinese>[{''.join(_DIGITS)}{''.join(_SCALES)}]+)"
 )
 _UNIT = re.compile(
     rf"\s*(?P<chinese>%|{_CHINESE_UNITS})"
@@ -48,16 +50,23 @@ class Quantity:
     """A number in canonical digits and its unit (singular), empty where there is none.
 
     `certain` is False for a lone number word that may be something else (one of them, 一样).
+    `start`, `end` are characters of the folded text.
     """
 
     number: str
     unit: str
     certain: bool
+    start: int = 0
+    end: int = 0
 
 
 def quantities(text: str) -> Iterator[Quantity]:
     """Every number of a text: digits, English number words up to 99, Chinese numerals."""
-    folded = fold(text)
+    return quantities_in(fold(text))
+
+
+def quantities_in(folded: str) -> Iterator[Quantity]:
+    """As `quantities`, of a text that is folded already: offsets are its own."""
     for found in _QUANTITY.finditer(folded):
         number = _canonical(found)
         if number is None:
@@ -66,20 +75,25 @@ def quantities(text: str) -> Iterator[Quantity]:
         unit = (measured["chinese"] or measured["english"]) if measured else ""
         # A lone 一 or "one" is an article more often than a number.
         written_out = found["digits"] is None
-        certain = not written_out or (bool(unit) and number != "1") or len(number) > 1
-        yield Quantity(number, _CANONICAL_UNIT.get(unit, unit), certain)
+        named = len(found["words"] or found["chinese"] or "") > 1 and number not in _ONE_DIGIT
+        certain = not written_out or (bool(unit) and number != "1") or named
+        yield Quantity(number, _CANONICAL_UNIT.get(unit, unit), certain, *found.span())
 
 
 def agree(claim: str, evidence: str) -> bool:
     """Whether every number of `claim`, with its unit if it has one, stands in `evidence`."""
+    return not any(strangers(claim, evidence))
+
+
+def strangers(claim: str, evidence: str) -> Iterator[Quantity]:
+    """Numbers of `claim` that do not stand in `evidence`, or not with their unit."""
     stated = list(quantities(evidence))
     numbers = {quantity.number for quantity in stated}
     pairs = {(quantity.number, quantity.unit) for quantity in stated}
-    return all(
-        (wanted.number, wanted.unit) in pairs if wanted.unit else wanted.number in numbers
-        for wanted in quantities(claim)
-        if wanted.certain
-    )
+    for wanted in quantities(claim):
+        known = (wanted.number, wanted.unit) in pairs if wanted.unit else wanted.number in numbers
+        if wanted.certain and not known:
+            yield wanted
 
 
 def _canonical(found: re.Match[str]) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 from glm_rag.types import Language
 
@@ -60,8 +61,24 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def fold(text: str) -> str:
-    """Fold case and character width (NFKC) so that ＡＢＣ matches abc."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """Fold case, character width (NFKC) and Chinese variants: ＡＢＣ matches abc, 網路 网路."""
+    if text.isascii():
+        return text.casefold()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return folded.translate(_simplified()) if _HAN_CHAR.search(folded) else folded
+
+
+@cache
+def _simplified() -> dict[int, str]:
+    """The simplified form of every Han character that has another, one for one (OpenCC)."""
+    import opencc
+
+    blocks = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x2FA20))
+    characters = [chr(code) for block in blocks for code in range(*block)]
+    # Lines, so that no two characters are taken for a word with a rule of its own.
+    converted = opencc.OpenCC("t2s").convert("\n".join(characters)).split("\n")
+    pairs = zip(characters, converted, strict=True)
+    return {ord(a): b for a, b in pairs if a != b and len(b) == 1}
 
 
 def clean_for_embedding(text: str) -> str:
@@ -118,7 +135,7 @@ def _han_share(text: str) -> tuple[float, int]:
 def terms(text: str) -> list[str]:
     """Search terms of a passage, in order: lower-case words without stop words, CJK bigrams.
 
-    A lone CJK character is a term of its own. Case and width are folded.
+    A lone CJK character is a term of its own. Case, width and Chinese variants are folded.
     """
     found: list[str] = []
     for match in _TERM_RUN.finditer(fold(text)):

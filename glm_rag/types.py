@@ -478,6 +478,19 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Characters `[start, end)` of an answer that no passage supports.
+
+    `kind` is `sentence`: nothing in the passages says it; or `number`: a number, date or amount
+    that stands, with its unit, in none of them and not in the question.
+    """
+
+    start: int
+    end: int
+    kind: Literal["sentence", "number"]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A finished answer.
 
@@ -490,6 +503,7 @@ class Answer:
             `history` to go on.
         nearest: the best passages found, where it abstained.
         search_question: what was searched for; a follow-up carries the question before it.
+        unsupported: sentences and numbers of the text that no passage supports, in order.
     """
 
     text: str
@@ -504,6 +518,7 @@ class Answer:
     messages: tuple[ChatTurn, ...] = ()
     nearest: tuple[ScoredDocument, ...] = ()
     search_question: str = ""
+    unsupported: tuple[Unsupported, ...] = ()
 
     @property
     def supported(self) -> bool:

@@ -206,6 +206,8 @@ def show_sources(answer: Answer) -> None:
     for place, quote in dict.fromkeys(map(_cited, answer.citations)):
         console.print(Text(place, style="dim"))
         console.print(Text(quote, style="green"))
+    for line in _unsupported_lines(answer):
+        console.print(Text(line, style="yellow"))
     timings, usage = answer.timings, answer.usage
     first, total = timings.get("first_token", 0), timings.get("total", 0)
     console.print(
@@ -213,6 +215,18 @@ def show_sources(answer: Answer) -> None:
         f"first after {first:.1f} s, {total:.1f} s in all",
         style="dim",
     )
+
+
+def _unsupported_lines(answer: Answer) -> list[str]:
+    """What the documents do not say: strange numbers, and sentences beside supported ones."""
+    named = {"number": "in no passage", "sentence": "not in the documents"}
+    shown = ("number", "sentence") if answer.supported else ("number",)
+    found = [(item.kind, answer.text[item.start : item.end]) for item in answer.unsupported]
+    return [
+        f"  {named[kind]}: “{' '.join(text.split())}”"
+        for kind, text in dict.fromkeys(found)
+        if kind in shown
+    ]
 
 
 def _cited(citation: Citation) -> tuple[str, str]:

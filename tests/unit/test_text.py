@@ -128,3 +128,17 @@ def test_a_chunk_has_its_documents_language_unless_it_is_plainly_in_the_other(
 )
 def test_a_passage_holds_the_languages_of_its_lines(text, languages):
     assert {language for language in ("en", "zh") if holds_language(text, language)} == languages
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("網路安全與軟體開發", "网路安全与软体开发"),
+        ("臺灣", "台湾"),
+        ("ＧＰＵ伺服器", "gpu伺服器"),
+        ("㈱ Ｃａｆé", "(株) café"),
+    ],
+)
+def test_variants_of_one_text_have_the_same_terms(one, other):
+    assert terms(one) == terms(other)
+    assert query_terms(one) == query_terms(other)

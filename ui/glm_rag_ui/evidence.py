@@ -33,7 +33,9 @@ def answer(result: Answer, key: str, t: Translate) -> str:
     panel = sources(result, key, t)
     if result.abstained:
         return render.notice("warn", "", result.text) + panel + figures
-    body = render.answer_body(result.text, result.citations, key=key, t=t)
+    # Where nothing is supported, one notice says so; a mark at every sentence would not add to it.
+    doubts = [u for u in result.unsupported if result.citations or u.kind == "number"]
+    body = render.answer_body(result.text, result.citations, doubts, key=key, t=t)
     ended = {"length": "cut", "repetition": "repeated"}.get(result.finish_reason)
     notes = render.notice("info", t(ended)) if ended else ""
     if not result.citations:

@@ -92,6 +92,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "tokens": ("{n} token|{n} tokens", "{n} 个词元"),
     "truncated": ("shortened to fit", "已截短"),
     "verbatim": ("in the document's words", "与原文一致"),
+    "no_sentence": ("No passage says this", "资料中没有这句话的依据"),
+    "no_number": ("This number stands in no passage", "资料中没有这个数字"),
     "paraphrase": ("in other words", "意思相近"),
     "not_cited": (
         "No sentence of this answer could be matched to a document.",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit
 
-from glm_rag.types import Answer, Citation
+from glm_rag.types import Answer, Citation, Unsupported
 from glm_rag_ui.i18n import Translate
 
 # Overrides and isolates of text direction let a file name show another ending than it has.
@@ -124,26 +124,40 @@ def _inline(text: str) -> str:
 
 
 def answer_body(
-    text: str, citations: Iterable[Citation] = (), *, key: str = "", t: Translate | None = None
+    text: str,
+    citations: Iterable[Citation] = (),
+    unsupported: Iterable[Unsupported] = (),
+    *,
+    key: str = "",
+    t: Translate | None = None,
 ) -> str:
-    """The answer's text with a numbered mark behind each supported part.
+    """The answer's text with a numbered mark behind each supported part, a `?` behind others.
 
     Args:
         text: what the model wrote.
         citations: spans of `text` and what supports them.
+        unsupported: spans of `text` that nothing supports.
         key: prefix of the anchors of this answer's passages, as given to `evidence.sources`.
         t: translator for the words in the pop-ups; needed only with citations.
     """
-    marked, marks = _insert_marks(_PRIVATE.sub("\ufffd", text), citations)
+    found: list[Citation | Unsupported] = [*citations, *unsupported]
+    marked, marks = _insert_marks(_PRIVATE.sub("\ufffd", text), found)
     body = markdown(marked)
     if t is None:
         return body
     return _MARK.sub(lambda found: _mark(marks[int(found[1])], key, t), body)
 
 
-def _insert_marks(text: str, citations: Iterable[Citation]) -> tuple[str, list[Citation]]:
-    """`text` with a placeholder at the end of each cited span, at most one per end and passage."""
-    by_place = {(min(c.answer_end, len(text)), c.index): c for c in citations}
+def _insert_marks(
+    text: str, found: Iterable[Citation | Unsupported]
+) -> tuple[str, list[Citation | Unsupported]]:
+    """`text` with a placeholder at the end of each span, at most one per end and passage."""
+    by_place: dict[tuple[int, int], Citation | Unsupported] = {}
+    for item in found:
+        if isinstance(item, Unsupported):
+            by_place.setdefault((min(item.end, len(text)), 0), item)
+        else:
+            by_place[min(item.answer_end, len(text)), item.index] = item
     places = sorted(by_place)
     marks = [by_place[place] for place in places]
     for number, (end, _) in reversed(list(enumerate(places))):
@@ -151,7 +165,17 @@ def _insert_marks(text: str, citations: Iterable[Citation]) -> tuple[str, list[C
     return text, marks
 
 
-def _mark(citation: Citation, key: str, t: Translate) -> str:
+def _mark(item: Citation | Unsupported, key: str, t: Translate) -> str:
+    return _doubt(item, t) if isinstance(item, Unsupported) else _cite(item, key, t)
+
+
+def _doubt(item: Unsupported, t: Translate) -> str:
+    reason = t("no_number" if item.kind == "number" else "no_sentence")
+    popup = f'<span class="gr-pop" role="tooltip"><span class="gr-pop-place">{reason}</span></span>'
+    return f'<a class="gr-cite gr-unsupported" tabindex="0" aria-label="{reason}">?{popup}</a>'
+
+
+def _cite(citation: Citation, key: str, t: Translate) -> str:
     quote = citation.quote.strip()
     shown = quote if len(quote) <= _QUOTE_LIMIT else quote[:_QUOTE_LIMIT].rstrip() + "…"
     popup = (

@@ -56,3 +56,8 @@ def test_equal_numbers_agree(claim, evidence):
 )
 def test_other_numbers_or_units_disagree(claim, evidence):
     assert not agree(claim, evidence)
+
+
+@pytest.mark.parametrize("text", ["十分重要", "十足的把握", "万一下雨", "one of them", "一样"])
+def test_words_that_only_look_like_numbers_claim_none(text):
+    assert agree(text, "nothing")

@@ -65,7 +65,7 @@ def test_an_uncalibrated_embedder_gets_no_language_bonus():
 
 @pytest.mark.parametrize(
     ("asked", "stored", "bonus"),
-    [("en", "zh", 0.05), ("zh", "en", 0.09), ("en", "en", 0.0), ("zh", "zh", 0.0)],
+    [("en", "zh", 0.07), ("zh", "en", 0.10), ("en", "en", 0.0), ("zh", "zh", 0.0)],
 )
 def test_the_other_language_gets_its_measured_bonus(asked, stored, bonus):
     found = candidate(0.7, {}, stored)
