@@ -15,6 +15,7 @@ from glm_rag.engine.linear import make_embedding, make_linear, make_output
 from glm_rag.engine.rotary import rotate
 
 if TYPE_CHECKING:
+    from glm_rag.engine.decode_graph import DecodeGraphs
     from glm_rag.engine.kernels.backend import Backend
     from glm_rag.engine.native_blocks import NativeBlocks
 
@@ -120,6 +121,7 @@ class ChatGLM2Model(nn.Module):
         kv_dtype: of new caches, if not that of the model; int8 keeps them in 8 bit.
         backend: what multiplies quantized weights; None without any.
         native: the compiled blocks, where they serve this model.
+        graphs: recorded decoding steps, where a CUDA device has them.
     """
 
     rotary: Tensor
@@ -131,6 +133,7 @@ class ChatGLM2Model(nn.Module):
         self.kv_dtype: torch.dtype | None = None
         self.backend: Backend | None = None
         self.native: NativeBlocks | None = None
+        self.graphs: DecodeGraphs | None = None
         self.embedding = Embedding(config)
         self.encoder = Encoder(config)
         self.output_layer = make_output(
