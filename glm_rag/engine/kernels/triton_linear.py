@@ -52,6 +52,7 @@ def few_rows_kernel(  # noqa: ANN201
     GROUP: tl.constexpr,
     TILE_M: tl.constexpr,
     WORDS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """All rows of x by one block of 16 channels."""
     PER_WORD: tl.constexpr = 32 // BITS
@@ -62,7 +63,7 @@ def few_rows_kernel(  # noqa: ANN201
     w_block = words_ptr + block * num_words * 16 + lane[None, :]
     s_block = scales_ptr + block * (columns // GROUP) * 16 + lane[None, :]
     total = tl.zeros((TILE_M, WORDS, 16), dtype=tl.float32)
-    for first in tl.range(0, num_words, WORDS, num_stages=3):
+    for first in tl.range(0, num_words, WORDS, num_stages=STAGES):
         word = first + tl.arange(0, WORDS)
         inside = word < num_words
         words = tl.load(w_block + word[:, None] * 16, mask=inside[:, None], other=0)
@@ -176,7 +177,8 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
 def few_tiles(num_rows: int) -> dict[str, int]:
     """Compile-time sizes of `few_rows_kernel`: a program's sums must fit into registers."""
     rows = triton.next_power_of_2(num_rows)
-    return {"TILE_M": rows, "WORDS": 2 * _WORDS_PER_STEP if rows <= 2 else _WORDS_PER_STEP}
+    words = 2 * _WORDS_PER_STEP if rows <= 2 else _WORDS_PER_STEP
+    return {"TILE_M": rows, "WORDS": words, "STAGES": 3}
 
 
 def some_tiles(num_rows: int) -> dict[str, int]:
