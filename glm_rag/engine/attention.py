@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import unflatten
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MAX_FOLDED_ROWS = 512
 # int8 columns that are turned into floating point at a time.
 _INT8_BLOCK = 1024
+# Without cuDNN, which is slower to start: it plans for 40 ms whenever a length is new.
+_CUDA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend_cached(queries: Tensor, view: LayerView, mask: Tensor | None) -> Tensor:
@@ -53,6 +56,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     Returns:
         Context `[B, S, H * D]`.
     """
+    if queries.is_cuda:
+        with sdpa_kernel(_CUDA_BACKENDS):
+            return _attend(queries, keys, values, mask)
+    return _attend(queries, keys, values, mask)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     num_new, num_heads = queries.shape[1:3]
     rows = num_new * num_heads // keys.shape[1]
     if num_new == 1 or (mask is not None and rows <= _MAX_FOLDED_ROWS):

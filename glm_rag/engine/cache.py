@@ -151,9 +151,9 @@ class KVCache:
         self._put(layer, (keys, values), self.length)
         return self._view(layer, self.length + keys.shape[2])
 
-    def layer(self, layer: int) -> LayerView:
-        """The columns in use of one layer."""
-        return self._view(layer, self.length)
+    def layer(self, layer: int, num_new: int = 0) -> LayerView:
+        """The columns in use of one layer, and new ones behind them that do not count yet."""
+        return self._view(layer, self.length + num_new)
 
     def pointers(self, layer: int) -> tuple[int, int, int, int]:
         """Addresses of keys, values and their scales (0 without) for native code.

@@ -1,4 +1,5 @@
-"""Decoding on a CUDA device: one recorded graph of kernels for each number of rows.
+"""The network on a CUDA device in few kernels; decoding by one recorded graph of them per number
+of rows.
 
 Launching a step's thousand kernels one by one takes Python longer than a GPU needs to compute
 them. A graph launches them at once. It reads tokens, positions and even the address of the KV
@@ -9,14 +10,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from glm_rag.engine.attention import attend_cached
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.memory import first_line
 
@@ -82,11 +85,16 @@ class DecodeGraphs:
             recorded.graph.replay()
             return recorded.logits[: len(rows)].clone()
 
+    def read(self, token_ids: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states of a prompt's tokens; not recorded, but with the same kernels."""
+        with torch.cuda.device(cache.device):
+            return read(self._model, token_ids, cache)
+
     def _record(self, steps: Tensor, kv_dtype: torch.dtype) -> _Recorded:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         # Compiles the kernels and opens the libraries: neither can be recorded.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             compute(self._model, steps, kv_dtype)
@@ -110,20 +118,65 @@ def compute(model: ChatGLM2Model, steps: Tensor, kv_dtype: torch.dtype) -> Tenso
     from glm_rag.engine.kernels import triton_decode as kernels
 
     shape = attention_shape(model, kv_dtype)
-    epsilon = model.config.layernorm_epsilon
+    x, delta = run_blocks(model, steps, shape, partial(kernels.attend, steps, shape=shape))
+    norm = model.encoder.final_layernorm
+    normed = kernels.add_norm(x, delta, norm.weight, norm.epsilon)
+    logits: Tensor = model.output_layer(normed).float()
+    return logits
+
+
+def read(model: ChatGLM2Model, token_ids: Tensor, cache: KVCache) -> Tensor:
+    """Hidden states `[1, S, hidden]` of many new tokens `[1, S]`, which are written to the cache.
+
+    As a step of S rows, but with the library's attention.
+    """
+    shape = attention_shape(model, cache.dtype)
+    num_new = token_ids.shape[1]
+
+    def attend(layer: int, queries: Tensor) -> Tensor:
+        return attend_cached(queries.unsqueeze(0), cache.layer(layer, num_new), None)[0]
+
+    x, delta = run_blocks(model, prompt_steps(token_ids, cache), shape, attend)
+    return (x + delta).unsqueeze(0)
+
+
+def prompt_steps(token_ids: Tensor, cache: KVCache) -> Tensor:
+    """The tensor of a step for consecutive tokens `[1, S]`, made on their device."""
+    places = torch.arange(token_ids.shape[1], device=token_ids.device)
+    sequence = torch.zeros_like(places)
+    columns = [token_ids[0], places + cache.num_tokens, sequence, places + cache.length]
+    rows = torch.stack([*columns, sequence + cache.num_prefix], dim=1)
+    return torch.cat([torch.tensor(cache.layout(), device=token_ids.device), rows.flatten()])
+
+
+def run_blocks(
+    model: ChatGLM2Model,
+    steps: Tensor,
+    shape: AttentionShape,
+    attend: Callable[[int, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The stream `[R, hidden]` before the last block's output is added, and that output.
+
+    Args:
+        attend: layer and rotated queries `[R, heads, D]` to their context `[R, heads * D]`.
+    """
+    from glm_rag.engine.kernels import triton_decode as kernels
+
     tokens = steps[kernels.HEADER :].view(-1, kernels.PER_ROW)[:, 0]
     x: Tensor = model.embedding.word_embeddings(tokens)  # [R, hidden]
     delta: Tensor | None = None
-    for layer, block in enumerate(model.encoder.layers):
+    for layer, block in enumerate(model.encoder.blocks):
         attention, mlp = block.self_attention, block.mlp
-        normed = kernels.add_norm(x, delta, block.input_layernorm.weight, epsilon)
-        qkv = attention.query_key_value(normed)
-        delta = attention.dense(kernels.attend(steps, layer, qkv, model.rotary, shape))
-        normed = kernels.add_norm(x, delta, block.post_attention_layernorm.weight, epsilon)
+        norm = block.input_layernorm
+        qkv = attention.query_key_value(kernels.add_norm(x, delta, norm.weight, norm.epsilon))
+        queries = kernels.rotate_store(steps, layer, qkv, model.rotary, shape)
+        delta = attention.dense(attend(layer, queries))
+        norm = block.post_attention_layernorm
+        normed = kernels.add_norm(x, delta, norm.weight, norm.epsilon)
         delta = mlp.dense_4h_to_h(kernels.gate(mlp.dense_h_to_4h(normed)))
-    normed = kernels.add_norm(x, delta, model.encoder.final_layernorm.weight, epsilon)
-    logits: Tensor = model.output_layer(normed).float()
-    return logits
+    if delta is None:
+        raise ValueError("a model without blocks")
+    return x, delta
 
 
 def attention_shape(model: ChatGLM2Model, kv_dtype: torch.dtype) -> AttentionShape:
@@ -173,15 +226,20 @@ def unserved(model: ChatGLM2Model) -> str:
 
 @torch.inference_mode()
 def _self_test(model: ChatGLM2Model, graphs: DecodeGraphs) -> float:
-    """Relative difference to the logits of the modules, behind one other token."""
+    """Relative difference to the logits of the modules, behind one other token: the larger of
+    a recorded step's and of reading both."""
     first, second = 1, 2
-    ours, theirs = model.new_cache(), model.new_cache()
-    for cache in (ours, theirs):
+    ours, theirs, whole = model.new_cache(), model.new_cache(), model.new_cache()
+    for cache in (ours, theirs, whole):
         cache.reserve(cache.length + 2)
+    for cache in (ours, theirs):
         model(torch.tensor([[first]], device=model.device), cache)
         cache.advance([first])
     hidden = model(torch.tensor([[second]], device=model.device), theirs)
     expected = model.logits(hidden[0])
     row = StepRow(second, ours.num_tokens, 0, ours.length, ours.num_prefix)
-    actual = graphs.decode([row], ours)
-    return float((actual - expected).norm() / expected.norm())
+    decoded = graphs.decode([row], ours)
+    hidden = graphs.read(torch.tensor([[first, second]], device=model.device), whole)
+    found = torch.cat([decoded, model.logits(hidden[0, -1:])])
+    errors = (found - expected).norm(dim=1) / expected.norm()
+    return float(errors.max())  # NaN if any is

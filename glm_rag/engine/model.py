@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -111,6 +112,11 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
 
+    @property
+    def blocks(self) -> Iterator[Block]:
+        """The layers by their type."""
+        return (block for block in self.layers if isinstance(block, Block))
+
 
 class ChatGLM2Model(nn.Module):
     """Token ids to hidden states to logits. Keeps no state between calls but its weights.
@@ -185,6 +191,8 @@ class ChatGLM2Model(nn.Module):
             start = cache.num_tokens
             hidden: Tensor = self.embedding.word_embeddings(token_ids)
             return self.native.forward(hidden, self.rotary[start : start + num_new], cache)
+        if self.graphs is not None and real is None and positions is None and len(token_ids) == 1:
+            return self.graphs.read(token_ids, cache)
         if positions is None:
             start = cache.num_tokens
             positions = torch.arange(start, start + num_new, device=self.device).unsqueeze(0)

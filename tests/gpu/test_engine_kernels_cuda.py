@@ -50,7 +50,9 @@ def test_attention_without_a_mask_runs_in_the_flash_kernel(dtype, num_new, total
         pytest.skip("torch's flash attention begins at compute capability 8.0")
     queries = torch.randn(1, num_new, 32, 128, device="cuda", dtype=dtype)
     # As in a KV cache: groups lie further apart than their used columns.
-    keys, values = torch.randn(2, 1, 2, total + 77, 128, device="cuda", dtype=dtype)[:, :, :, :total]
+    keys, values = torch.randn(2, 1, 2, total + 77, 128, device="cuda", dtype=dtype)[
+        :, :, :, :total
+    ]
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):  # raises where it cannot run
         actual = attend(queries, keys, values, None)
     mask = torch.ones(1, num_new, total, dtype=torch.bool, device="cuda").tril(total - num_new)

@@ -1,4 +1,4 @@
-"""What lies between the products of a decoding step on a CUDA device, in few kernels (Triton).
+"""What lies between the matrix products on a CUDA device, in few kernels (Triton).
 
 A step computes some rows: each is one new token with its own position, column of the KV cache and
 sequence of the batch. All that changes from step to step is read from device memory, so the same
@@ -34,21 +34,27 @@ _KINDS = {
 
 @triton.jit
 def _column_offset(
-    steps, layer, which: tl.constexpr, sequence, group, column, GROUPS: tl.constexpr  # noqa: ANN001
-):  # noqa: ANN202
+    steps,
+    layer,
+    which: tl.constexpr,
+    sequence,
+    group,
+    column,
+    GROUPS: tl.constexpr,
+):
     """Number of a row of D values in `[layers, 2, B, groups, capacity]`."""
     sequences, capacity = tl.load(steps + 2), tl.load(steps + 3)
     return (((layer * 2 + which) * sequences + sequence) * GROUPS + group) * capacity + column
 
 
 @triton.jit
-def add_norm_kernel(  # noqa: ANN201
-    x_ptr,  # noqa: ANN001 - [R, size], the stream; delta is added in place
-    delta_ptr,  # noqa: ANN001 - [R, size]
-    weight_ptr,  # noqa: ANN001 - [size]
-    out_ptr,  # noqa: ANN001 - [R, size]
-    size,  # noqa: ANN001
-    epsilon,  # noqa: ANN001
+def add_norm_kernel(
+    x_ptr,  # [R, size], the stream; delta is added in place
+    delta_ptr,  # [R, size]
+    weight_ptr,  # [size]
+    out_ptr,  # [R, size]
+    size,
+    epsilon,
     HAS_DELTA: tl.constexpr,
     SIZE: tl.constexpr,
 ):
@@ -70,11 +76,11 @@ def add_norm_kernel(  # noqa: ANN201
 
 @triton.jit
 def gate_kernel(
-    x_ptr,  # noqa: ANN001 - [R, 2 * size]
-    out_ptr,  # noqa: ANN001 - [R, size]
-    size,  # noqa: ANN001
+    x_ptr,  # [R, 2 * size]
+    out_ptr,  # [R, size]
+    size,
     SIZE: tl.constexpr,
-):  # noqa: ANN201
+):
     """silu of the first half times the second."""
     row = tl.program_id(1)
     column = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
@@ -86,12 +92,12 @@ def gate_kernel(
 
 
 @triton.jit
-def rotate_store_kernel(  # noqa: ANN201
-    steps,  # noqa: ANN001
-    layer,  # noqa: ANN001
-    qkv_ptr,  # noqa: ANN001 - [R, HEADS + 2 * GROUPS, D]
-    table_ptr,  # noqa: ANN001 - float32 [positions, TURNED / 2, 2]
-    queries_ptr,  # noqa: ANN001 - [R, HEADS, D]
+def rotate_store_kernel(
+    steps,
+    layer,
+    qkv_ptr,  # [R, HEADS + 2 * GROUPS, D]
+    table_ptr,  # float32 [positions, TURNED / 2, 2]
+    queries_ptr,  # [R, HEADS, D]
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     D: tl.constexpr,
@@ -121,7 +127,7 @@ def rotate_store_kernel(  # noqa: ANN201
         group = (head - HEADS) % GROUPS
         place = _column_offset(steps, layer, which, sequence, group, column, GROUPS)
         storage = tl.load(steps).to(tl.pointer_type(KV))
-        if KV == tl.int8:
+        if tl.int8 == KV:
             wide = x.to(tl.float32)
             scale = tl.max(tl.abs(wide)) / 127
             # Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
@@ -134,13 +140,13 @@ def rotate_store_kernel(  # noqa: ANN201
 
 
 @triton.jit
-def attend_kernel(  # noqa: ANN201
-    steps,  # noqa: ANN001
-    layer,  # noqa: ANN001
-    queries_ptr,  # noqa: ANN001 - [R, HEADS, D]
-    parts_ptr,  # noqa: ANN001 - float32 [R, HEADS, SPLITS, D], not divided by their sums
-    sums_ptr,  # noqa: ANN001 - float32 [R, HEADS, SPLITS, 2]: largest score, sum
-    factor,  # noqa: ANN001 - of scores
+def attend_kernel(
+    steps,
+    layer,
+    queries_ptr,  # [R, HEADS, D]
+    parts_ptr,  # float32 [R, HEADS, SPLITS, D], not divided by their sums
+    sums_ptr,  # float32 [R, HEADS, SPLITS, 2]: largest score, sum
+    factor,  # of scores
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     D: tl.constexpr,
@@ -176,14 +182,14 @@ def attend_kernel(  # noqa: ANN201
         k = tl.load(storage + (key_rows + columns)[:, None] * D + d[None, :],
                     mask=seen[:, None], other=0)  # fmt: skip
         scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee") * factor
-        if KV == tl.int8:
+        if tl.int8 == KV:
             scores *= tl.load(scales + key_rows + columns, mask=seen, other=0.0)[None, :]
         scores = tl.where(seen[None, :], scores, -1e30)
         new_peak = tl.maximum(peak, tl.max(scores, axis=1))
         weights = tl.where(seen[None, :], tl.exp(scores - new_peak[:, None]), 0.0)
         shrink = tl.exp(peak - new_peak)
         total = total * shrink + tl.sum(weights, axis=1)
-        if KV == tl.int8:
+        if tl.int8 == KV:
             weights *= tl.load(scales + value_rows + columns, mask=seen, other=0.0)[None, :]
         v = tl.load(storage + (value_rows + columns)[:, None] * D + d[None, :],
                     mask=seen[:, None], other=0)  # fmt: skip
@@ -197,10 +203,10 @@ def attend_kernel(  # noqa: ANN201
 
 
 @triton.jit
-def join_kernel(  # noqa: ANN201
-    parts_ptr,  # noqa: ANN001
-    sums_ptr,  # noqa: ANN001
-    out_ptr,  # noqa: ANN001 - [R, HEADS, D]
+def join_kernel(
+    parts_ptr,
+    sums_ptr,
+    out_ptr,  # [R, HEADS, D]
     D: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
@@ -246,23 +252,33 @@ def gate(x: Tensor) -> Tensor:
     return out
 
 
-def attend(steps: Tensor, layer: int, qkv: Tensor, table: Tensor, shape: AttentionShape) -> Tensor:
-    """Context `[R, heads * D]` of `qkv [R, (heads + 2 * groups) * D]`; fills the cache."""
+def rotate_store(
+    steps: Tensor, layer: int, qkv: Tensor, table: Tensor, shape: AttentionShape
+) -> Tensor:
+    """Rotated queries `[R, heads, D]` of `qkv [R, (heads + 2 * groups) * D]`; fills the cache."""
     rows, (heads, groups, size) = len(qkv), (shape.heads, shape.groups, shape.head_dim)
+    queries = qkv.new_empty(rows, heads, size)
+    rotate_store_kernel[(rows, heads + 2 * groups)](
+        steps, layer, qkv, table, queries,
+        HEADS=heads, GROUPS=groups, D=size, TURNED=shape.turned, KV=_KINDS[shape.kv_dtype],
+        num_warps=1,
+    )  # fmt: skip
+    return queries
+
+
+def attend(steps: Tensor, layer: int, queries: Tensor, shape: AttentionShape) -> Tensor:
+    """Context `[R, heads * D]` of rotated queries over the columns of their sequences."""
+    rows, (heads, groups, size) = len(queries), (shape.heads, shape.groups, shape.head_dim)
     splits = max(1, min(_MAX_SPLITS, _PROGRAMS // (triton.next_power_of_2(rows) * groups)))
     splits = triton.next_power_of_2(splits)
-    queries = qkv.new_empty(rows, heads, size)
-    parts = qkv.new_empty(rows, heads, splits, size, dtype=torch.float32)
-    sums = qkv.new_empty(rows, heads, splits, 2, dtype=torch.float32)
-    common = {"HEADS": heads, "GROUPS": groups, "D": size, "KV": _KINDS[shape.kv_dtype]}
-    rotate_store_kernel[(rows, heads + 2 * groups)](
-        steps, layer, qkv, table, queries, TURNED=shape.turned, num_warps=1, **common
-    )
+    parts = queries.new_empty(rows, heads, splits, size, dtype=torch.float32)
+    sums = queries.new_empty(rows, heads, splits, 2, dtype=torch.float32)
     padded = max(16, triton.next_power_of_2(heads // groups))
     attend_kernel[(rows, groups, splits)](
         steps, layer, queries, parts, sums, size**-0.5,
-        ROWS=padded, SPLITS=splits, BLOCK=_BLOCK, **common,
+        HEADS=heads, GROUPS=groups, D=size, KV=_KINDS[shape.kv_dtype],
+        ROWS=padded, SPLITS=splits, BLOCK=_BLOCK,
     )  # fmt: skip
-    out = qkv.new_empty(rows, heads * size)
+    out = queries.new_empty(rows, heads * size)
     join_kernel[(rows * heads,)](parts, sums, out, D=size, SPLITS=splits, num_warps=2)
     return out

@@ -2,9 +2,9 @@
 
 Reads the layout of `glm_rag.engine.quantize` as words of 32 bits: one word holds 8 (int4) or 4
 (int8) columns of one output channel, and the words of 16 channels lie side by side, so a warp
-reads whole cache lines. Sums are float32. Three ways by the number of rows: few are bound by
-reading the weights, some go through tensor cores while the weights are dequantized on the way,
-and for many a matrix is expanded once and multiplied by torch.
+reads whole cache lines. Sums are float32. Three ways by the number of rows: one is bound by
+reading the weights, some go through tensor cores with weights dequantized on the way, and for
+many a matrix is expanded once and multiplied by torch.
 """
 
 from __future__ import annotations
@@ -17,118 +17,145 @@ from torch.nn.functional import linear as dense_linear
 
 from glm_rag.engine.quantize import LANES, QuantizedTensor
 
-# Up to here: multiply and add, without tensor cores.
-FEW_ROWS = 8
 # Up to here: dequantize within the product.
 SOME_ROWS = 64
 _WORDS_PER_STEP = 32
 _CHANNELS_PER_TILE = 64
+# Compile-time sizes of `one_row_kernel`.
+ONE_ROW = {"WORDS": 64, "STAGES": 4}
+_BIAS = 127
 # Values of an expanded piece (256 MB in 16 bits): all of a block's matrices, a half of the output.
 _EXPANDED_VALUES = 1 << 27
 
 
 @triton.jit
-def _values(words, column: tl.constexpr, BITS: tl.constexpr):  # noqa: ANN001, ANN202
-    """float32 values q of one of the columns in each word.
+def _values(words, bias, column: tl.constexpr, BITS: tl.constexpr):
+    """float32 values of one column of each word.
 
-    The stored bits become the mantissa of 2^23 + q: cheaper than a conversion from integers.
+    The stored bits stay where they are and become the last ones before the binary point of a
+    larger number, which is cheaper than moving and converting them. What lies above a float32's
+    mantissa is brought down first. `bias` is a float32's 127: as an argument, it lets the compiler
+    put a value together in one instruction.
     """
     # int4: column j in the low nibble of byte j, column 4 + j in the high one.
-    shift: tl.constexpr = 8 * (column % 4) + 4 * (column // 4)
-    stored = (words >> shift) & ((1 << BITS) - 1)
-    return (stored | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + (1 << (BITS - 1)))
+    at: tl.constexpr = 8 * (column % 4) + 4 * (column // 4)
+    above: tl.constexpr = at + BITS > 23
+    shift: tl.constexpr = at - 12 if above else at
+    one = (bias + 23 - shift) << 23  # as bits, 2^(23 - shift): one is 2^shift units
+    offset: tl.constexpr = float((1 << (23 - shift)) + (1 << (BITS - 1)))
+    stored = ((words >> 12) if above else words) & (((1 << BITS) - 1) << shift)
+    return (stored | one).to(tl.float32, bitcast=True) - offset
 
 
 @triton.jit
-def few_rows_kernel(  # noqa: ANN201
-    x_ptr,  # noqa: ANN001 - [M, K]
-    words_ptr,  # noqa: ANN001 - int32 [N / 16, K / columns of a word, 16]
-    scales_ptr,  # noqa: ANN001 - float16 [N / 16, K / GROUP, 16]
-    out_ptr,  # noqa: ANN001 - [M, rows]
-    num_rows,  # noqa: ANN001 - M
-    channels,  # noqa: ANN001 - rows of the weight, without padding
-    columns,  # noqa: ANN001 - K
+def _expanded(words, scales, bias, kind: tl.constexpr, BITS: tl.constexpr):
+    """Values of type `kind`, `[N, W * columns of a word]`, of words and scales `[N, W]`."""
+    scales = scales.to(tl.float32)
+    v0 = (_values(words, bias, 0, BITS) * scales).to(kind)
+    v1 = (_values(words, bias, 1, BITS) * scales).to(kind)
+    v2 = (_values(words, bias, 2, BITS) * scales).to(kind)
+    v3 = (_values(words, bias, 3, BITS) * scales).to(kind)
+    # Each join adds a last dimension: the outermost one is the lowest bit of the column.
+    if BITS == 4:
+        v4 = (_values(words, bias, 4, BITS) * scales).to(kind)
+        v5 = (_values(words, bias, 5, BITS) * scales).to(kind)
+        v6 = (_values(words, bias, 6, BITS) * scales).to(kind)
+        v7 = (_values(words, bias, 7, BITS) * scales).to(kind)
+        even = tl.join(tl.join(v0, v4), tl.join(v2, v6))
+        joined = tl.join(even, tl.join(tl.join(v1, v5), tl.join(v3, v7)))
+    else:
+        joined = tl.join(tl.join(v0, v2), tl.join(v1, v3))
+    return tl.reshape(joined, (words.shape[0], words.shape[1] * (32 // BITS)))
+
+
+@triton.jit
+def one_row_kernel(
+    x_ptr,  # [K]
+    words_ptr,  # int32 [N / 16, K / columns of a word, 16]
+    scales_ptr,  # float16 [N / 16, K / GROUP, 16]
+    out_ptr,  # [rows]
+    channels,  # rows of the weight, without padding
+    columns,  # K
+    bias,  # 127
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
-    TILE_M: tl.constexpr,
     WORDS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """All rows of x by one block of 16 channels."""
+    """One row of x by one block of 16 channels, without tensor cores."""
     PER_WORD: tl.constexpr = 32 // BITS
     block = tl.program_id(0).to(tl.int64)
     num_words = columns // PER_WORD
     lane = tl.arange(0, 16)
-    m = tl.arange(0, TILE_M)
     w_block = words_ptr + block * num_words * 16 + lane[None, :]
     s_block = scales_ptr + block * (columns // GROUP) * 16 + lane[None, :]
-    total = tl.zeros((TILE_M, WORDS, 16), dtype=tl.float32)
+    total = tl.zeros((WORDS, 16), dtype=tl.float32)
     for first in tl.range(0, num_words, WORDS, num_stages=STAGES):
         word = first + tl.arange(0, WORDS)
         inside = word < num_words
         words = tl.load(w_block + word[:, None] * 16, mask=inside[:, None], other=0)
         group = word * PER_WORD // GROUP
         scales = tl.load(s_block + group[:, None] * 16, mask=inside[:, None], other=0.0)
-        part = tl.zeros((TILE_M, WORDS, 16), dtype=tl.float32)
-        x_words = x_ptr + m[:, None] * columns + word[None, :] * PER_WORD
-        known = (m < num_rows)[:, None] & inside[None, :]
+        part = tl.zeros((WORDS, 16), dtype=tl.float32)
         for column in tl.static_range(PER_WORD):
-            x = tl.load(x_words + column, mask=known, other=0.0).to(tl.float32)
-            part += x[:, :, None] * _values(words, column, BITS)[None, :, :]
-        total += part * scales.to(tl.float32)[None, :, :]
+            x = tl.load(x_ptr + word * PER_WORD + column, mask=inside, other=0.0)
+            part += x.to(tl.float32)[:, None] * _values(words, bias, column, BITS)
+        total += part * scales.to(tl.float32)
     n = block * 16 + lane
-    out = out_ptr + m[:, None] * channels + n[None, :]
-    written = (m < num_rows)[:, None] & (n < channels)[None, :]
-    tl.store(out, tl.sum(total, axis=1).to(out_ptr.dtype.element_ty), mask=written)
+    out = tl.sum(total, axis=0).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + n, out, mask=n < channels)
 
 
 @triton.jit
-def some_rows_kernel(  # noqa: ANN201 - arguments as above
-    x_ptr,  # noqa: ANN001
-    words_ptr,  # noqa: ANN001
-    scales_ptr,  # noqa: ANN001
-    out_ptr,  # noqa: ANN001
-    num_rows,  # noqa: ANN001
-    channels,  # noqa: ANN001
-    columns,  # noqa: ANN001
+def some_rows_kernel(
+    x_ptr,  # [M, K]
+    words_ptr,
+    scales_ptr,
+    out_ptr,  # [M, rows]
+    num_rows,  # M
+    channels,
+    columns,
+    bias,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_N: tl.constexpr,
     WORDS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
-    """One tile `[TILE_M, TILE_N]` of `out = x @ weight.T`, one product per column of a word."""
+    """All rows of x by TILE_N channels."""
     PER_WORD: tl.constexpr = 32 // BITS
-    m = tl.program_id(1) * TILE_M + tl.arange(0, TILE_M)
+    TILE_K: tl.constexpr = WORDS * PER_WORD
+    m = tl.arange(0, TILE_M)
     n = tl.program_id(0) * TILE_N + tl.arange(0, TILE_N)
     block, lane = (n // 16).to(tl.int64), n % 16
     num_words = columns // PER_WORD
-    w_columns = words_ptr + (block * num_words * 16 + lane)[None, :]
-    s_columns = scales_ptr + (block * (columns // GROUP) * 16 + lane)[None, :]
-    x_rows = x_ptr + m.to(tl.int64)[:, None] * columns
+    w_rows = words_ptr + (block * num_words * 16 + lane)[:, None]
+    s_rows = scales_ptr + (block * (columns // GROUP) * 16 + lane)[:, None]
     total = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
-    for first in range(0, num_words, WORDS):
+    for first in tl.range(0, num_words, WORDS, num_stages=STAGES):
         word = first + tl.arange(0, WORDS)
-        inside = (word < num_words)[:, None] & (n < channels)[None, :]
-        words = tl.load(w_columns + word[:, None] * 16, mask=inside, other=0)
+        inside = (n < channels)[:, None] & (word < num_words)[None, :]
+        words = tl.load(w_rows + word[None, :] * 16, mask=inside, other=0)
         group = word * PER_WORD // GROUP
-        scales = tl.load(s_columns + group[:, None] * 16, mask=inside, other=0.0).to(tl.float32)
-        known = (m < num_rows)[:, None] & (word < num_words)[None, :]
-        for column in tl.static_range(PER_WORD):
-            x = tl.load(x_rows + word[None, :] * PER_WORD + column, mask=known, other=0.0)
-            w = (_values(words, column, BITS) * scales).to(x.dtype)
-            total = tl.dot(x, w, total, input_precision="ieee")
-    out = out_ptr + m.to(tl.int64)[:, None] * channels + n[None, :]
+        scales = tl.load(s_rows + group[None, :] * 16, mask=inside, other=0.0)
+        k = first * PER_WORD + tl.arange(0, TILE_K)
+        known = (m < num_rows)[:, None] & (k < columns)[None, :]
+        x = tl.load(x_ptr + m[:, None] * columns + k[None, :], mask=known, other=0.0)
+        w = _expanded(words, scales, bias, x_ptr.dtype.element_ty, BITS)
+        total = tl.dot(x, tl.trans(w), total, input_precision="ieee")
+    out = out_ptr + m[:, None] * channels + n[None, :]
     written = (m < num_rows)[:, None] & (n < channels)[None, :]
     tl.store(out, total.to(out_ptr.dtype.element_ty), mask=written)
 
 
 @triton.jit
-def expand_kernel(  # noqa: ANN201
-    words_ptr,  # noqa: ANN001
-    scales_ptr,  # noqa: ANN001
-    out_ptr,  # noqa: ANN001 - [N, K]
-    columns,  # noqa: ANN001
+def expand_kernel(
+    words_ptr,
+    scales_ptr,
+    out_ptr,  # [N, K]
+    columns,
+    bias,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     WORDS: tl.constexpr,
@@ -145,13 +172,10 @@ def expand_kernel(  # noqa: ANN201
     )
     group = block * (columns // GROUP) + word * PER_WORD // GROUP
     scales = tl.load(scales_ptr + group[None, :] * 16 + lane[:, None], mask=inside, other=0.0)
-    column = tl.arange(0, PER_WORD)
-    shift = 8 * (column % 4) + 4 * (column // 4)
-    stored = (words[:, :, None] >> shift[None, None, :]) & ((1 << BITS) - 1)
-    values = (stored - (1 << (BITS - 1))).to(tl.float32) * scales.to(tl.float32)[:, :, None]
-    rows = out_ptr + (block * 16 + lane)[:, None, None] * columns
-    out = rows + word[None, :, None] * PER_WORD + column[None, None, :]
-    tl.store(out, values.to(out_ptr.dtype.element_ty), mask=inside[:, :, None])
+    values = _expanded(words, scales, bias, out_ptr.dtype.element_ty, BITS)
+    k = tl.program_id(1) * WORDS * PER_WORD + tl.arange(0, WORDS * PER_WORD)
+    out = out_ptr + (block * 16 + lane)[:, None] * columns + k[None, :]
+    tl.store(out, values, mask=(k < columns)[None, :])
 
 
 def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
@@ -163,28 +187,27 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
     if not num_rows:
         return out
     words = weight.packed.view(torch.int32)  # [N / 16, words, 16]
-    arguments = x.contiguous(), words, weight.scales, out, num_rows, weight.rows, columns
+    operands = x.contiguous(), words, weight.scales, out
     kinds = {"BITS": weight.bits, "GROUP": weight.group}
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        if num_rows <= FEW_ROWS:
-            few_rows_kernel[(len(words),)](*arguments, **kinds, **few_tiles(num_rows))
+        if num_rows == 1:
+            one_row_kernel[(len(words),)](
+                *operands, weight.rows, columns, _BIAS, **kinds, **ONE_ROW
+            )
         else:
             grid = (triton.cdiv(weight.rows, _CHANNELS_PER_TILE),)
-            some_rows_kernel[(*grid, 1)](*arguments, **kinds, **some_tiles(num_rows))
+            sizes = num_rows, weight.rows, columns, _BIAS
+            tiles = some_tiles(num_rows, x.dtype)
+            some_rows_kernel[grid](*operands, *sizes, **kinds, **tiles)
     return out
 
 
-def few_tiles(num_rows: int) -> dict[str, int]:
-    """Compile-time sizes of `few_rows_kernel`: a program's sums must fit into registers."""
-    rows = triton.next_power_of_2(num_rows)
-    words = 2 * _WORDS_PER_STEP if rows <= 2 else _WORDS_PER_STEP
-    return {"TILE_M": rows, "WORDS": words, "STAGES": 3}
-
-
-def some_tiles(num_rows: int) -> dict[str, int]:
-    """Compile-time sizes of `some_rows_kernel`."""
+def some_tiles(num_rows: int, dtype: torch.dtype) -> dict[str, int]:
+    """Compile-time sizes of `some_rows_kernel`: within the 64 KB of shared memory of any card."""
     rows = max(triton.next_power_of_2(num_rows), 16)
-    return {"TILE_M": rows, "TILE_N": _CHANNELS_PER_TILE, "WORDS": _WORDS_PER_STEP}
+    words = _WORDS_PER_STEP // dtype.itemsize
+    stages = 3 if rows == 16 else 2
+    return {"TILE_M": rows, "TILE_N": _CHANNELS_PER_TILE, "WORDS": words, "STAGES": stages}
 
 
 def linear_expanded(x: Tensor, weight: QuantizedTensor) -> Tensor:
@@ -203,7 +226,7 @@ def expand(packed: Tensor, scales: Tensor, weight: QuantizedTensor, dtype: torch
     grid = (len(words), triton.cdiv(words.shape[1], _WORDS_PER_STEP))
     with torch.cuda.device_of(packed):  # type: ignore[no-untyped-call]
         expand_kernel[grid](
-            words, scales, out, weight.columns,
+            words, scales, out, weight.columns, _BIAS,
             BITS=weight.bits, GROUP=weight.group, WORDS=_WORDS_PER_STEP,
         )  # fmt: skip
     return out

@@ -14,7 +14,7 @@ import torch
 from tiny_checkpoints import TINY, build_model, random_weights
 
 from glm_rag.engine.config import Quantization
-from glm_rag.engine.decode_graph import StepRow, compute, step_tensor
+from glm_rag.engine.decode_graph import StepRow, compute, read, step_tensor
 from glm_rag.engine.generate import prefill
 from glm_rag.engine.kernels import triton_decode, triton_linear
 from glm_rag.engine.linear import QuantizedMatrix
@@ -58,7 +58,7 @@ def products() -> dict[str, float]:
     for bits, dtype, shape in itertools.product(
         (4, 8), (torch.float16, torch.bfloat16), SHAPES[1:8:2]
     ):
-        if dtype == torch.bfloat16 and shape[0] > triton_linear.FEW_ROWS:
+        if dtype == torch.bfloat16 and shape[0] > 1:
             continue
         name = f"int{bits}-g32-{str(dtype)[6:]}-{'x'.join(map(str, shape))}"
         errors[name] = product_error(bits, 32, dtype, shape)
@@ -78,12 +78,11 @@ def decoded() -> dict[str, float]:
         model = decoding_model(kv_dtype, kind, prefix)
         errors[f"{name}-rows of one sequence"] = draft_error(model)
         errors[f"{name}-sequences of a batch"] = batch_error(model)
+        errors[f"{name}-a prompt"] = prompt_error(model)
     return errors
 
 
-def decoding_model(
-    kv_dtype: torch.dtype, kind: Quantization | None, prefix: int
-) -> ChatGLM2Model:
+def decoding_model(kv_dtype: torch.dtype, kind: Quantization | None, prefix: int) -> ChatGLM2Model:
     config = replace(TINY, hidden_size=64, ffn_hidden_size=96, num_attention_heads=6)
     model = build_model(config, random_weights(config))
     if kind is not None:
@@ -125,6 +124,16 @@ def draft_error(model: ChatGLM2Model) -> float:
 
 
 @torch.inference_mode()
+def prompt_error(model: ChatGLM2Model) -> float:
+    """Twenty tokens at once behind seven others: hidden states."""
+    ours = model.new_cache(capacity=256)
+    prefill(model, range(7), ours)
+    theirs = ours.fork(capacity=256)
+    token_ids = torch.arange(20).unsqueeze(0)
+    return _difference(read(model, token_ids, ours), model(token_ids, theirs))
+
+
+@torch.inference_mode()
 def batch_error(model: ChatGLM2Model) -> float:
     """One token for each of two sequences of different lengths, aligned at their ends."""
     cache = model.new_cache(batch_size=2, capacity=256)
@@ -159,15 +168,21 @@ def compiled() -> dict[str, int]:
         return len(triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"])
 
     sizes = {}
-    numbers = dict.fromkeys(("num_rows", "channels", "columns"), "i32")
+    numbers = dict.fromkeys(("num_rows", "channels", "columns", "bias"), "i32")
     for (capability, kind), bits in itertools.product(GENERATIONS, (4, 8)):
         pointers = {"words_ptr": "*i32", "scales_ptr": "*fp16", "out_ptr": f"*{kind}"}
         with_x = pointers | {"x_ptr": f"*{kind}"}
         kinds = {"BITS": bits, "GROUP": 32}
         name = f"sm_{capability}-int{bits}-{kind}"
+        some_tiles = triton_linear.some_tiles(64, torch.float16)
         for what, kernel, given, tiles in (
-            ("few", triton_linear.few_rows_kernel, with_x, triton_linear.few_tiles(1)),
-            ("some", triton_linear.some_rows_kernel, with_x, triton_linear.some_tiles(64)),
+            ("one", triton_linear.one_row_kernel, with_x, triton_linear.ONE_ROW),
+            (
+                "some",
+                triton_linear.some_rows_kernel,
+                with_x,
+                triton_linear.some_tiles(64, torch.float16),
+            ),
             ("expand", triton_linear.expand_kernel, pointers, {"WORDS": 32}),
         ):
             used = {n: t for n, t in numbers.items() if n in kernel.arg_names}
