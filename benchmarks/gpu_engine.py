@@ -8,7 +8,8 @@ model, about 45 GB for all at once. transformers' `GlmForCausalLM` in bfloat16 w
 median of some turns, in which the models take their turns one after another. *Decode*: greedy, one
 sequence, behind a KV cache of random values; each token's id is read back before the next one.
 *Answers*: the same through `Engine.generate` (sampling on the CPU, text, loop guard). *Memory*: of
-the weights, and how far a prompt of the whole window raises the peak above them.
+the weights, and how far a prompt of the whole window raises the peak above them. *New lengths*:
+run once, without warming up: a library may plan its attention anew for every length it meets.
 """
 
 from __future__ import annotations
@@ -275,6 +276,10 @@ def measure(subjects: list[Subject], shape: Shape, turns: int) -> list[dict[str,
     for context in (8, 2048, 30000):
         length = min(context, shape.window - 2 * ROOM)
         fill(f"decode at {context}", 1, lambda one: one.write, length)
+    for number, one in enumerate(subjects):  # the first answer of this length in the process
+        new = 1000 + 100 * number
+        rows[one.name]["prefill, new length"] = round(new / one.read(new), 1)
+        rows[one.name]["decode, new lengths"] = round(1 / one.write(new), 1)
     fill("answers at 512", 1, lambda one: one.answer, 512)
     fill(f"batch of {BATCH} at 512", BATCH, lambda one: one.write_batch, 512)
     for one in subjects:

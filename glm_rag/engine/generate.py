@@ -12,7 +12,13 @@ from torch import Tensor
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.decode_graph import ROW_COUNTS, StepRow
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.prompt_lookup import COSTS, GRAPH_COSTS, NATIVE_COSTS, PromptLookup
+from glm_rag.engine.prompt_lookup import (
+    COSTS,
+    GRAPH_COSTS,
+    NATIVE_COSTS,
+    QUANTIZED_GRAPH_COSTS,
+    PromptLookup,
+)
 from glm_rag.engine.running_answer import RunningAnswer
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.engine.tokenizer import Tokenizer
@@ -119,7 +125,7 @@ def stream_tokens(
 def pass_costs(model: ChatGLM2Model) -> Mapping[int, float]:
     """What verifying drafts costs on this model's kernels, for `PromptLookup`."""
     if model.graphs is not None:
-        return GRAPH_COSTS
+        return GRAPH_COSTS if model.backend is None else QUANTIZED_GRAPH_COSTS
     return COSTS if model.native is None else NATIVE_COSTS
 
 

@@ -18,11 +18,9 @@ from torch.nn.functional import linear as dense_linear
 from glm_rag.engine.quantize import LANES, QuantizedTensor
 
 # Up to here: dequantize within the product.
-SOME_ROWS = 64
-_WORDS_PER_STEP = 32
-_CHANNELS_PER_TILE = 64
-# Compile-time sizes of `one_row_kernel`.
-ONE_ROW = {"WORDS": 64, "STAGES": 4}
+SOME_ROWS = 32
+_WORDS_EXPANDED = 32
+_MANY_BLOCKS = 512
 _BIAS = 127
 # Values of an expanded piece (256 MB in 16 bits): all of a block's matrices, a half of the output.
 _EXPANDED_VALUES = 1 << 27
@@ -191,23 +189,30 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
     kinds = {"BITS": weight.bits, "GROUP": weight.group}
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         if num_rows == 1:
-            one_row_kernel[(len(words),)](
-                *operands, weight.rows, columns, _BIAS, **kinds, **ONE_ROW
-            )
+            tiles = one_row_tiles(len(words), weight.bits)
+            sizes: tuple[int, ...] = weight.rows, columns, _BIAS
+            one_row_kernel[(len(words),)](*operands, *sizes, **kinds, **tiles)
         else:
-            grid = (triton.cdiv(weight.rows, _CHANNELS_PER_TILE),)
             sizes = num_rows, weight.rows, columns, _BIAS
-            tiles = some_tiles(num_rows, x.dtype)
+            tiles = some_rows_tiles(num_rows, x.dtype)
+            grid = (triton.cdiv(weight.rows, tiles["TILE_N"]),)
             some_rows_kernel[grid](*operands, *sizes, **kinds, **tiles)
     return out
 
 
-def some_tiles(num_rows: int, dtype: torch.dtype) -> dict[str, int]:
+def one_row_tiles(num_blocks: int, bits: int) -> dict[str, int]:
+    """Compile-time sizes of `one_row_kernel`, measured on an H100 at ChatGLM2-6B's shapes."""
+    if bits == 4 and num_blocks > _MANY_BLOCKS:
+        return {"WORDS": 64, "STAGES": 3, "num_warps": 4}
+    return {"WORDS": 128, "STAGES": 4, "num_warps": 8}
+
+
+def some_rows_tiles(num_rows: int, dtype: torch.dtype) -> dict[str, int]:
     """Compile-time sizes of `some_rows_kernel`: within the 64 KB of shared memory of any card."""
     rows = max(triton.next_power_of_2(num_rows), 16)
-    words = _WORDS_PER_STEP // dtype.itemsize
-    stages = 3 if rows == 16 else 2
-    return {"TILE_M": rows, "TILE_N": _CHANNELS_PER_TILE, "WORDS": words, "STAGES": stages}
+    words = 64 // dtype.itemsize
+    stages, warps = (3, 2) if rows == 16 else (2, 4)
+    return {"TILE_M": rows, "TILE_N": rows, "WORDS": words, "STAGES": stages, "num_warps": warps}
 
 
 def linear_expanded(x: Tensor, weight: QuantizedTensor) -> Tensor:
@@ -223,10 +228,10 @@ def expand(packed: Tensor, scales: Tensor, weight: QuantizedTensor, dtype: torch
     """Some blocks of rows of a matrix as `[16 * blocks, K]`."""
     words = packed.view(torch.int32)  # [blocks, words, 16]
     out = packed.new_empty(len(words) * LANES, weight.columns, dtype=dtype)
-    grid = (len(words), triton.cdiv(words.shape[1], _WORDS_PER_STEP))
+    grid = (len(words), triton.cdiv(words.shape[1], _WORDS_EXPANDED))
     with torch.cuda.device_of(packed):  # type: ignore[no-untyped-call]
         expand_kernel[grid](
             words, scales, out, weight.columns, _BIAS,
-            BITS=weight.bits, GROUP=weight.group, WORDS=_WORDS_PER_STEP,
+            BITS=weight.bits, GROUP=weight.group, WORDS=_WORDS_EXPANDED,
         )  # fmt: skip
     return out

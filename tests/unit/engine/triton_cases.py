@@ -158,6 +158,7 @@ def compiled() -> dict[str, int]:
     from triton.compiler import ASTSource
 
     def compile_for(capability, kernel, pointers, numbers, constants):
+        constants = {name: value for name, value in constants.items() if name != "num_warps"}
         names = kernel.arg_names
         signature = pointers | numbers
         source = ASTSource(
@@ -174,15 +175,10 @@ def compiled() -> dict[str, int]:
         with_x = pointers | {"x_ptr": f"*{kind}"}
         kinds = {"BITS": bits, "GROUP": 32}
         name = f"sm_{capability}-int{bits}-{kind}"
-        some_tiles = triton_linear.some_tiles(64, torch.float16)
+        some, one = triton_linear.some_rows_kernel, triton_linear.one_row_kernel
         for what, kernel, given, tiles in (
-            ("one", triton_linear.one_row_kernel, with_x, triton_linear.ONE_ROW),
-            (
-                "some",
-                triton_linear.some_rows_kernel,
-                with_x,
-                triton_linear.some_tiles(64, torch.float16),
-            ),
+            ("one", one, with_x, triton_linear.one_row_tiles(256, bits)),
+            ("some", some, with_x, triton_linear.some_rows_tiles(32, torch.float16)),
             ("expand", triton_linear.expand_kernel, pointers, {"WORDS": 32}),
         ):
             used = {n: t for n, t in numbers.items() if n in kernel.arg_names}
