@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before any library starts its thread pool: oversubscribed OpenMP spins.
@@ -25,6 +26,14 @@ def home(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("GLM_RAG_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(request, monkeypatch):
+    """Tests outside tests/gpu mean the CPU by `device=auto`, also on a machine with a GPU."""
+    on_gpu = request.path.is_relative_to(ROOT / "tests" / "gpu")
+    if not on_gpu and "torch" in sys.modules:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
 @pytest.fixture

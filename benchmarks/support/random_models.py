@@ -124,7 +124,7 @@ def write_converted(folder: Path, shape: Shape, *, group: int, embedding_bits: i
         folder / "model.safetensors",
         {name: torch.from_numpy(tensor) for name, tensor in tensors.items()},
     )
-    (folder / "tokenizer.json").write_text(_byte_tokenizer(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
     config = {
         "model_type": "chatglm",
         "name": "random-6b",
@@ -182,7 +182,7 @@ def _converted_tensors(
         yield from matrix(block + "mlp.dense_4h_to_h", shape.hidden, shape.ffn)
 
 
-def _byte_tokenizer() -> str:
+def byte_tokenizer() -> str:
     """A tokenizer.json with one id per byte and the ChatML tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glm_rag.engine.cache import KVCache
+from glm_rag.engine.decode_graph import ROW_COUNTS, StepRow
 from glm_rag.engine.generate import EXPECTED_ANSWER, PREFILL_CHUNK, prefill
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.running_answer import RunningAnswer
@@ -19,11 +20,15 @@ from glm_rag.types import GenerationDelta, SamplingParams, Usage
 
 @dataclass(slots=True)
 class _Row:
-    """One answer of the batch. `position` is that of its next token."""
+    """One answer of the batch.
+
+    `position` is that of its next token; its tokens begin at column `start` of the cache.
+    """
 
     number: int
     prompt_length: int
     position: int
+    start: int
     sampler: TokenSampler
     answer: RunningAnswer
 
@@ -45,11 +50,13 @@ def stream_batch(
     their ends. A finished row leaves the batch. Nothing is drafted: the rows share the pass that
     drafts would fill.
     """
+    longest = max(len(prompt) for prompt in prompts)
     rows = [
         _Row(
             number,
             prompt_length=len(prompt),
             position=len(prompt),
+            start=longest - len(prompt),
             sampler=TokenSampler(prompt, own, tokenizer.vocab_size),
             answer=RunningAnswer(tokenizer, own),
         )
@@ -76,7 +83,7 @@ def stream_batch(
             cache.keep_rows(staying)
             real = real[staying]
         real = torch.cat([real, real.new_ones(len(rows), 1)], dim=1)
-        logits = _step(model, tokens, [row.position for row in rows], cache, real)
+        logits = _step(model, tokens, rows, cache, real)
         for row in rows:
             row.position += 1
 
@@ -101,11 +108,21 @@ def _read(
 
 @torch.inference_mode()
 def _step(
-    model: ChatGLM2Model, tokens: list[int], positions: list[int], cache: KVCache, real: Tensor
+    model: ChatGLM2Model, tokens: list[int], rows: list[_Row], cache: KVCache, real: Tensor
 ) -> Tensor:
     """One new token for every row; logits `[B, V]`."""
+    if model.graphs is not None and len(rows) <= ROW_COUNTS[-1]:
+        column = cache.length
+        cache.reserve(column + 1)
+        new = [
+            StepRow(token, row.position, sequence, column, cache.num_prefix + row.start)
+            for sequence, (token, row) in enumerate(zip(tokens, rows, strict=True))
+        ]
+        logits = model.graphs.decode(new, cache)
+        cache.advance([0])
+        return logits
     token_ids = torch.tensor(tokens, device=model.device).unsqueeze(1)
-    places = torch.tensor(positions, device=model.device).unsqueeze(1)
+    places = torch.tensor([row.position for row in rows], device=model.device).unsqueeze(1)
     # Without padding no mask is needed, and attention is faster without one.
     padded = None if bool(real.all()) else real
     hidden = model(token_ids, cache, positions=places, real=padded)  # [B, 1, hidden]

@@ -151,9 +151,9 @@ class KVCache:
         self._put(layer, (keys, values), self.length)
         return self._view(layer, self.length + keys.shape[2])
 
-    def layer(self, layer: int) -> LayerView:
-        """The columns in use of one layer."""
-        return self._view(layer, self.length)
+    def layer(self, layer: int, num_new: int = 0) -> LayerView:
+        """The columns in use of one layer, and new ones behind them that do not count yet."""
+        return self._view(layer, self.length + num_new)
 
     def pointers(self, layer: int) -> tuple[int, int, int, int]:
         """Addresses of keys, values and their scales (0 without) for native code.
@@ -166,6 +166,13 @@ class KVCache:
         key_scales, value_scales = self._scales[layer, :, 0]
         scales = key_scales.data_ptr(), value_scales.data_ptr()
         return keys.data_ptr(), values.data_ptr(), *scales
+
+    def layout(self) -> tuple[int, int, int, int, int]:
+        """Addresses of keys and values and of their scales (0 without), sequences, capacity and
+        prefix columns: all that a kernel needs besides the model's shape."""
+        scales = 0 if self._scales is None else self._scales.data_ptr()
+        sequences, capacity = self._storage.shape[2], self.capacity
+        return self._storage.data_ptr(), scales, sequences, capacity, self.num_prefix
 
     def _put(self, layer: int, keys_values: Sequence[Tensor] | Tensor, start: int) -> None:
         for which, new in enumerate(keys_values):  # [B, G, S, D]
@@ -263,9 +270,10 @@ class KVCache:
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep these rows of the batch, in this order."""
-        self._storage = self._storage[:, :, list(rows)]
+        kept = torch.tensor(list(rows), device=self.device)
+        self._storage = self._storage.index_select(2, kept)
         if self._scales is not None:
-            self._scales = self._scales[:, :, list(rows)]
+            self._scales = self._scales.index_select(2, kept)
 
 
 def column_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

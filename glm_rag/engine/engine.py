@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from glm_rag.engine.batch import stream_batch
 from glm_rag.engine.cache import KVCache, column_bytes
 from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.decode_graph import attach_graphs
 from glm_rag.engine.fingerprint import fingerprint
 from glm_rag.engine.generate import (
+    CUDA_PREFILL_CHUNK,
     EXPECTED_ANSWER,
     PREFILL_CHUNK,
     all_logits,
     prefill,
     stream_answer,
 )
-from glm_rag.engine.memory import available_bytes, require_memory
+from glm_rag.engine.memory import available_bytes, out_of_memory_as_error, require_memory
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.placement import (
     choose_device,
@@ -58,7 +60,7 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         name: str = "",
-        prefill_chunk: int = PREFILL_CHUNK,
+        prefill_chunk: int | None = None,
     ) -> None:
         """Join loaded parts.
 
@@ -74,7 +76,8 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name or config.name
-        self.prefill_chunk = prefill_chunk
+        on_gpu = model.device.type == "cuda"
+        self.prefill_chunk = prefill_chunk or (CUDA_PREFILL_CHUNK if on_gpu else PREFILL_CHUNK)
         self.store: PrefixStore | None = None
 
     @classmethod
@@ -123,15 +126,17 @@ class Engine:
         kv_dtype = choose_kv_dtype(kv_cache, where, config)
         tokenizer = load_tokenizer(folder, config.tokenizer_kind)
         set_threads(threads)
-        model = load_model(
-            folder,
-            config,
-            dtype=kind,
-            device=where,
-            rope_table=rope_table,
-            prefix_checkpoint=prefix_checkpoint,
-        )
-        model.kv_dtype = kv_dtype
+        with out_of_memory_as_error("for this model"):
+            model = load_model(
+                folder,
+                config,
+                dtype=kind,
+                device=where,
+                rope_table=rope_table,
+                prefix_checkpoint=prefix_checkpoint,
+            )
+            model.kv_dtype = kv_dtype
+            attach_graphs(model)
         return cls(config, model, tokenizer, name=config.name or folder.resolve().name)
 
     @property
@@ -180,7 +185,8 @@ class Engine:
         cache = self.new_cache() if base is None else base.fork(base.common_prefix(ids))
         cache.reserve(cache.num_prefix + len(ids))
         if rest := ids[cache.num_tokens :]:
-            prefill(self.model, rest, cache, self.prefill_chunk)
+            with out_of_memory_as_error("for these tokens"):
+                prefill(self.model, rest, cache, self.prefill_chunk)
         return cache
 
     def generate(
@@ -220,9 +226,10 @@ class Engine:
     def _stream(
         self, prompt: list[int], params: SamplingParams, cache: KVCache | None
     ) -> Generator[GenerationDelta, None, None]:
-        return stream_answer(
-            self.model, self.tokenizer, prompt, params, cache, chunk=self.prefill_chunk
-        )
+        with out_of_memory_as_error("for this answer"):
+            yield from stream_answer(
+                self.model, self.tokenizer, prompt, params, cache, chunk=self.prefill_chunk
+            )
 
     def _stream_stored(
         self, store: PrefixStore, prompt: list[int], params: SamplingParams
@@ -286,8 +293,9 @@ class Engine:
             batch = stream_batch(
                 self.model, self.tokenizer, prompts[part], params[part], chunk=self.prefill_chunk
             )
-            for number, delta in batch:
-                yield start + number, delta
+            with out_of_memory_as_error("for these answers"):
+                for number, delta in batch:
+                    yield start + number, delta
             start += size
 
     def _fitting(self, lengths: Sequence[int]) -> int:
@@ -311,7 +319,8 @@ class Engine:
         if len(ids) > self.context_window:
             raise ContextWindowError(_too_long(len(ids), self.context_window))
         self._check_ids(ids)
-        return all_logits(self.model, ids, self.prefill_chunk)
+        with out_of_memory_as_error("for these logits"):
+            return all_logits(self.model, ids, self.prefill_chunk)
 
     def _check_prompt(self, prompt: Sequence[int]) -> None:
         if len(prompt) >= self.context_window:

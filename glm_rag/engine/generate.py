@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from itertools import zip_longest
 
@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from glm_rag.engine.cache import KVCache
+from glm_rag.engine.decode_graph import ROW_COUNTS, StepRow
 from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.prompt_lookup import COSTS, NATIVE_COSTS, PromptLookup
+from glm_rag.engine.prompt_lookup import (
+    COSTS,
+    GRAPH_COSTS,
+    NATIVE_COSTS,
+    QUANTIZED_GRAPH_COSTS,
+    PromptLookup,
+)
 from glm_rag.engine.running_answer import RunningAnswer
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.engine.tokenizer import Tokenizer
@@ -19,6 +26,8 @@ from glm_rag.types import GenerationDelta, SamplingParams, Usage
 
 # Prompt tokens per forward pass: activations and the mask stay small however long the prompt is.
 PREFILL_CHUNK = 512
+# A GPU needs more at once to be busy, and to make the expansion of quantized weights worth it.
+CUDA_PREFILL_CHUNK = 2048
 # Room made for an answer at once; a longer one makes the cache grow in steps.
 EXPECTED_ANSWER = 1024
 
@@ -53,6 +62,15 @@ def all_logits(
 @torch.inference_mode()
 def decode(model: ChatGLM2Model, token_ids: Sequence[int], cache: KVCache) -> Tensor:
     """Logits `[S, V]` after each of a few new tokens, in one pass."""
+    if model.graphs is not None and len(token_ids) <= ROW_COUNTS[-1]:
+        position, column, start = cache.num_tokens, cache.length, cache.num_prefix
+        cache.reserve(column + len(token_ids))
+        rows = [
+            StepRow(token, position + i, 0, column + i, start) for i, token in enumerate(token_ids)
+        ]
+        logits = model.graphs.decode(rows, cache)
+        cache.advance(token_ids)
+        return logits
     hidden = model(torch.tensor([token_ids], device=model.device), cache)
     cache.advance(token_ids)
     return model.logits(hidden[0])
@@ -104,6 +122,13 @@ def stream_tokens(
         cache.truncate(min(cache.num_tokens, kept))
 
 
+def pass_costs(model: ChatGLM2Model) -> Mapping[int, float]:
+    """What verifying drafts costs on this model's kernels, for `PromptLookup`."""
+    if model.graphs is not None:
+        return GRAPH_COSTS if model.backend is None else QUANTIZED_GRAPH_COSTS
+    return COSTS if model.native is None else NATIVE_COSTS
+
+
 def stream_answer(
     model: ChatGLM2Model,
     tokenizer: Tokenizer,
@@ -123,8 +148,7 @@ def stream_answer(
     cache.truncate(cached)
     expected = min(params.max_tokens, EXPECTED_ANSWER)
     cache.reserve(cache.num_prefix + len(prompt_ids) + expected)
-    costs = COSTS if model.native is None else NATIVE_COSTS
-    lookup = PromptLookup(prompt_ids, enabled=params.speculate, costs=costs)
+    lookup = PromptLookup(prompt_ids, enabled=params.speculate, costs=pass_costs(model))
     answer = RunningAnswer(tokenizer, params)
     tokens = stream_tokens(
         model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +18,9 @@ _GIB = 2**30
 def available_bytes(device: torch.device) -> int | None:
     """Free memory of the device in bytes, within the container's limit; None if unknown."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch holds for reuse is free too.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     known = [value for value in (_system_available(), _cgroup_available()) if value is not None]
     return min(known, default=None)
 
@@ -30,6 +34,24 @@ def require_memory(needed: int, device: torch.device, what: str) -> None:
             f"{available / _GIB:.1f} GiB free: close other programs or use a smaller model, "
             "a 16-bit dtype or a shorter prompt"
         )
+
+
+@contextmanager
+def out_of_memory_as_error(what: str) -> Iterator[None]:
+    """Raise ModelError, in one line, where a CUDA device runs out of memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"the GPU has too little memory {what}: use a shorter prompt, fewer answers at once, "
+            "a quantized model or kv_cache int8"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of a foreign error's message."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
 def _system_available() -> int | None:

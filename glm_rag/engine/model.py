@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from glm_rag.engine.linear import make_embedding, make_linear, make_output
 from glm_rag.engine.rotary import rotate
 
 if TYPE_CHECKING:
+    from glm_rag.engine.decode_graph import DecodeGraphs
     from glm_rag.engine.kernels.backend import Backend
     from glm_rag.engine.native_blocks import NativeBlocks
 
@@ -110,6 +112,11 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
 
+    @property
+    def blocks(self) -> Iterator[Block]:
+        """The layers by their type."""
+        return (block for block in self.layers if isinstance(block, Block))
+
 
 class ChatGLM2Model(nn.Module):
     """Token ids to hidden states to logits. Keeps no state between calls but its weights.
@@ -120,6 +127,7 @@ class ChatGLM2Model(nn.Module):
         kv_dtype: of new caches, if not that of the model; int8 keeps them in 8 bit.
         backend: what multiplies quantized weights; None without any.
         native: the compiled blocks, where they serve this model.
+        graphs: recorded decoding steps, where a CUDA device has them.
     """
 
     rotary: Tensor
@@ -131,6 +139,7 @@ class ChatGLM2Model(nn.Module):
         self.kv_dtype: torch.dtype | None = None
         self.backend: Backend | None = None
         self.native: NativeBlocks | None = None
+        self.graphs: DecodeGraphs | None = None
         self.embedding = Embedding(config)
         self.encoder = Encoder(config)
         self.output_layer = make_output(
@@ -182,6 +191,8 @@ class ChatGLM2Model(nn.Module):
             start = cache.num_tokens
             hidden: Tensor = self.embedding.word_embeddings(token_ids)
             return self.native.forward(hidden, self.rotary[start : start + num_new], cache)
+        if self.graphs is not None and real is None and positions is None and len(token_ids) == 1:
+            return self.graphs.read(token_ids, cache)
         if positions is None:
             start = cache.num_tokens
             positions = torch.arange(start, start + num_new, device=self.device).unsqueeze(0)

@@ -14,7 +14,7 @@ import torch
 
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.engine import Engine
-from glm_rag.engine.generate import prefill
+from glm_rag.engine.generate import decode, prefill
 
 _WARMUP_TOKENS = 16
 _DECODE_TOKENS = 16
@@ -189,7 +189,7 @@ def _decode_seconds(engine: Engine, context: int, num_tokens: int) -> list[float
     [token_id] = _random_ids(engine, 1)
     ticks = []
     for _ in range(num_tokens + 1):  # the first pass reaches a cache that is not in use yet
-        logits = prefill(engine.model, [token_id], cache)
+        [logits] = decode(engine.model, [token_id], cache)
         token_id = int(logits[: engine.tokenizer.vocab_size].argmax())
         ticks.append(time.perf_counter())
     return [end - start for start, end in pairwise(ticks)]
@@ -204,13 +204,15 @@ def filled_cache(engine: Engine, num_tokens: int, *, room: int = 0) -> KVCache:
     cache = engine.new_cache()
     cache.reserve(cache.num_prefix + num_tokens + room)
     groups, head_dim = engine.config.num_kv_groups, engine.config.kv_channels
-    source = torch.Generator().manual_seed(0)
+    source = torch.Generator(engine.device).manual_seed(0)
     ids = _random_ids(engine, num_tokens)
     for start in range(0, num_tokens, _FILL_CHUNK):
         piece = ids[start : start + _FILL_CHUNK]
         shape = (2, 1, groups, len(piece), head_dim)
         for layer in range(engine.config.num_layers):
-            keys, values = torch.randn(shape, generator=source).to(engine.device, engine.dtype)
+            keys, values = torch.randn(
+                shape, generator=source, dtype=engine.dtype, device=engine.device
+            )
             cache.write(layer, keys, values)
         cache.advance(piece)
     return cache

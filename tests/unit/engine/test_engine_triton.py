@@ -40,7 +40,13 @@ def test_interpreted_products_equal_the_dequantized_ones_in_every_shape():
     assert not wrong
 
 
-def test_the_kernel_compiles_for_devices_of_three_generations(tmp_path):
+def test_interpreted_decoding_steps_equal_those_of_the_modules():
+    errors = run("decode", TRITON_INTERPRET="1")
+    assert len(errors) == 12
+    assert not {name: error for name, error in errors.items() if not error < 1e-5}
+
+
+def test_the_kernels_compile_for_devices_of_three_generations(tmp_path):
     sizes = run("compile", TRITON_CACHE_DIR=str(tmp_path))
-    assert len(sizes) == 12
+    assert len(sizes) == 30
     assert all(size > 1000 for size in sizes.values())

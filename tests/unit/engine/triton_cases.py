@@ -1,6 +1,6 @@
 """Run in a process of its own, with or without TRITON_INTERPRET=1: the Triton kernel's results.
 
-Usage: triton_cases.py products | compile. Prints one JSON object, case -> number.
+Usage: triton_cases.py products | decode | compile. Prints one JSON object, case -> number.
 """
 
 from __future__ import annotations
@@ -8,17 +8,29 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import replace
 
 import torch
+from tiny_checkpoints import TINY, build_model, random_weights
 
-from glm_rag.engine.kernels import triton_linear
+from glm_rag.engine.config import Quantization
+from glm_rag.engine.decode_graph import StepRow, compute, read, step_tensor
+from glm_rag.engine.generate import prefill
+from glm_rag.engine.kernels import triton_decode, triton_linear
+from glm_rag.engine.linear import QuantizedMatrix
+from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.quantize import dequantize, quantize
+from glm_rag.engine.weights import attach_kernels, attach_tables
 
 # Rows of x, output channels, columns; K is 32 times an odd number in half of them.
 SHAPES = [
     (1, 16, 128), (1, 100, 32 * 9), (2, 37, 384), (3, 5, 32 * 3),
     (4, 65, 256), (5, 130, 32 * 5), (17, 100, 384), (70, 70, 32 * 7),
 ]  # fmt: skip
+
+
+# Compute capability, and a type of activations that it has.
+GENERATIONS = ((75, "fp16"), (80, "bf16"), (90, "bf16"))
 
 
 def product_error(bits: int, group: int, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
@@ -37,7 +49,7 @@ def product_error(bits: int, group: int, dtype: torch.dtype, shape: tuple[int, i
 def products() -> dict[str, float]:
     """Every width and group with every shape; the 16-bit types with some.
 
-    Triton's interpreter cannot multiply bfloat16 matrices (3.7): that path is only compiled.
+    Triton's interpreter cannot multiply bfloat16 matrices (3.7): tests/gpu has those.
     """
     errors = {}
     for bits, group, shape in itertools.product((4, 8), (32, 128), SHAPES):
@@ -46,37 +58,149 @@ def products() -> dict[str, float]:
     for bits, dtype, shape in itertools.product(
         (4, 8), (torch.float16, torch.bfloat16), SHAPES[1:8:2]
     ):
-        if dtype == torch.bfloat16 and shape[0] > triton_linear.FEW_ROWS:
+        if dtype == torch.bfloat16 and shape[0] > 1:
             continue
         name = f"int{bits}-g32-{str(dtype)[6:]}-{'x'.join(map(str, shape))}"
         errors[name] = product_error(bits, 32, dtype, shape)
     return errors
 
 
+def decoded() -> dict[str, float]:
+    """Relative errors of decoding steps against the modules', logits and cache columns."""
+    errors = {}
+    int8 = Quantization(8, 32)
+    for kv_dtype, kind, prefix in (
+        (torch.float32, None, 0), (torch.float32, int8, 5),
+        (torch.int8, None, 5), (torch.int8, int8, 0),
+    ):  # fmt: skip
+        name = f"{str(kv_dtype)[6:]}-{'int8' if kind else 'float32'}-prefix{prefix}"
+        torch.manual_seed(1)
+        model = decoding_model(kv_dtype, kind, prefix)
+        errors[f"{name}-rows of one sequence"] = draft_error(model)
+        errors[f"{name}-sequences of a batch"] = batch_error(model)
+        errors[f"{name}-a prompt"] = prompt_error(model)
+    return errors
+
+
+def decoding_model(kv_dtype: torch.dtype, kind: Quantization | None, prefix: int) -> ChatGLM2Model:
+    config = replace(TINY, hidden_size=64, ffn_hidden_size=96, num_attention_heads=6)
+    model = build_model(config, random_weights(config))
+    if kind is not None:
+        weights = model.state_dict()
+        model = ChatGLM2Model(replace(config, quantization=kind))
+        for matrix_name, matrix in model.named_modules():
+            if isinstance(matrix, QuantizedMatrix):
+                made = quantize(weights.pop(f"{matrix_name}.weight"), kind.bits, kind.group)
+                matrix.packed, matrix.scales = made.packed, made.scales
+        model.load_state_dict(weights, strict=False)
+        attach_tables(model)
+        attach_kernels(model, "torch")
+    if prefix:
+        model.prefix = torch.randn(2, 2, config.num_kv_groups, prefix, config.kv_channels)
+    model.kv_dtype = kv_dtype
+    return model
+
+
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@torch.inference_mode()
+def draft_error(model: ChatGLM2Model) -> float:
+    """Three tokens at once behind 70 others."""
+    ours = model.new_cache(capacity=256)
+    prefill(model, range(70), ours)
+    theirs = ours.fork(capacity=256)
+    expected = model.logits(model(torch.tensor([[7, 8, 9]]), theirs)[0])
+    rows = [
+        StepRow(token, ours.num_tokens + i, 0, ours.length + i, ours.num_prefix)
+        for i, token in enumerate((7, 8, 9))
+    ]
+    actual = compute(model, step_tensor(rows, ours), ours.dtype)
+    for cache in (ours, theirs):
+        cache.advance([7, 8, 9])
+    stored = _difference(ours.tensors()["columns"].float(), theirs.tensors()["columns"].float())
+    return max(_difference(actual, expected), stored)
+
+
+@torch.inference_mode()
+def prompt_error(model: ChatGLM2Model) -> float:
+    """Twenty tokens at once behind seven others: hidden states."""
+    ours = model.new_cache(capacity=256)
+    prefill(model, range(7), ours)
+    theirs = ours.fork(capacity=256)
+    token_ids = torch.arange(20).unsqueeze(0)
+    return _difference(read(model, token_ids, ours), model(token_ids, theirs))
+
+
+@torch.inference_mode()
+def batch_error(model: ChatGLM2Model) -> float:
+    """One token for each of two sequences of different lengths, aligned at their ends."""
+    cache = model.new_cache(batch_size=2, capacity=256)
+    expected = []
+    rows = []
+    for sequence, length in enumerate((90, 33)):
+        own = model.new_cache(capacity=256)
+        prefill(model, range(length), own)
+        cache.put_row(sequence, own, end=cache.num_prefix + 90)
+        expected.append(model.logits(model(torch.tensor([[sequence]]), own)[0, -1]))
+        start = cache.num_prefix + 90 - length
+        rows.append(StepRow(sequence, length, sequence, cache.num_prefix + 90, start))
+    actual = compute(model, step_tensor(rows, cache), cache.dtype)
+    return _difference(actual, torch.stack(expected))
+
+
 def compiled() -> dict[str, int]:
     """Bytes of machine code for devices that are not here."""
     import triton
+    import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    sizes = {}
-    pointers = {"words_ptr": "*i32", "scales_ptr": "*fp16"}
-    numbers = dict.fromkeys(("num_rows", "channels", "columns"), "i32")
-    for (capability, kind), bits, rows in itertools.product(
-        ((75, "fp16"), (80, "bf16"), (90, "bf16")), (4, 8), (1, 64)
-    ):
-        signature = {"x_ptr": f"*{kind}", "out_ptr": f"*{kind}", **pointers, **numbers}
-        constants = {"BITS": bits, "GROUP": 32, **triton_linear.tiles(rows)}
-        names = triton_linear.linear_kernel.arg_names
+    def compile_for(capability, kernel, pointers, numbers, constants):
+        constants = {name: value for name, value in constants.items() if name != "num_warps"}
+        names = kernel.arg_names
+        signature = pointers | numbers
         source = ASTSource(
-            triton_linear.linear_kernel,
+            kernel,
             {name: signature.get(name, "constexpr") for name in names},
             {(names.index(name),): value for name, value in constants.items()},
         )
-        code = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
-        sizes[f"sm_{capability}-int{bits}-{rows}-rows-{kind}"] = len(code)
+        return len(triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"])
+
+    sizes = {}
+    numbers = dict.fromkeys(("num_rows", "channels", "columns", "bias"), "i32")
+    for (capability, kind), bits in itertools.product(GENERATIONS, (4, 8)):
+        pointers = {"words_ptr": "*i32", "scales_ptr": "*fp16", "out_ptr": f"*{kind}"}
+        with_x = pointers | {"x_ptr": f"*{kind}"}
+        kinds = {"BITS": bits, "GROUP": 32}
+        name = f"sm_{capability}-int{bits}-{kind}"
+        some, one = triton_linear.some_rows_kernel, triton_linear.one_row_kernel
+        for what, kernel, given, tiles in (
+            ("one", one, with_x, triton_linear.one_row_tiles(256, bits)),
+            ("some", some, with_x, triton_linear.some_rows_tiles(32, torch.float16)),
+            ("expand", triton_linear.expand_kernel, pointers, {"WORDS": 32}),
+        ):
+            used = {n: t for n, t in numbers.items() if n in kernel.arg_names}
+            sizes[f"{name}-{what}"] = compile_for(capability, kernel, given, used, kinds | tiles)
+    for (capability, kind), kv in itertools.product(GENERATIONS, ("model", "int8")):
+        stored = tl.int8 if kv == "int8" else {"fp16": tl.float16, "bf16": tl.bfloat16}[kind]
+        common = {"HEADS": 32, "GROUPS": 2, "D": 128, "KV": stored}
+        pointers = {"steps": "*i64", "qkv_ptr": f"*{kind}", "queries_ptr": f"*{kind}"}
+        pointers |= dict.fromkeys(("table_ptr", "parts_ptr", "sums_ptr"), "*fp32")
+        split = {"ROWS": 16, "SPLITS": 64, "BLOCK": 64}
+        for what, kernel, constants in (
+            ("rotate", triton_decode.rotate_store_kernel, {"TURNED": 64}),
+            ("attend", triton_decode.attend_kernel, split),
+        ):
+            used = {n: t for n, t in pointers.items() if n in kernel.arg_names}
+            numbers = {"layer": "i32"} | ({"factor": "fp32"} if what == "attend" else {})
+            sizes[f"sm_{capability}-{what}-{kv}"] = compile_for(
+                capability, kernel, used, numbers, common | constants
+            )
     return sizes
 
 
 if __name__ == "__main__":
-    json.dump(products() if sys.argv[1] == "products" else compiled(), sys.stdout)
+    cases = {"products": products, "decode": decoded, "compile": compiled}
+    json.dump(cases[sys.argv[1]](), sys.stdout)
