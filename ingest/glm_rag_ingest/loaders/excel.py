@@ -86,9 +86,8 @@ def _shown(value: Any) -> str:
         return str(value).upper()
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else _number(value)
-    if isinstance(value, dt.datetime):
-        at_midnight = value.time() == dt.time()
-        return value.date().isoformat() if at_midnight else value.isoformat(" ", "seconds")
+    if isinstance(value, dt.datetime):  # midnight comes as a date
+        return value.isoformat(" ", "seconds")
     if isinstance(value, dt.time):
         return value.isoformat("seconds")
     return str(value)

@@ -182,6 +182,12 @@ def test_entities_in_a_word_file_do_not_grow(word, tmp_path, read):
     assert "xxx" not in read("bomb.docx", file.getvalue()).text
 
 
+def test_an_archive_with_a_password_is_encrypted(reason_of, make_zip):
+    data = bytearray(make_zip({"word/document.xml": b"<a/>"}))
+    data[data.index(b"PK\1\2") + 8] |= 1  # the general purpose flag
+    assert reason_of("a.docx", bytes(data)) == "encrypted"
+
+
 def test_an_archive_that_unpacks_to_far_more_is_refused(reason_of, make_zip):
     bomb = make_zip({"word/document.xml": bytes(150_000_000)})
     assert reason_of("a.docx", bomb) == "unsupported"

@@ -66,7 +66,7 @@ def test_a_broken_line_of_json_lines_costs_that_line_only(read):
     "bomb", ["[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "[" * 500 + "]" * 500]
 )
 def test_depth_is_refused(reason_of, bomb):
-    assert reason_of("a.json", bomb) in ("unsupported", "corrupt")
+    assert reason_of("a.json", bomb) == "unsupported"
 
 
 def test_an_integer_of_many_digits_is_no_trouble(read):

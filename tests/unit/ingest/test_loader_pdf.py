@@ -109,6 +109,11 @@ def test_a_number_that_does_not_count_the_pages_stays_beside_the_page_numbers():
     assert kept == ["5\nth conference\nText a", "Text b", "Text c", "Text d"]
 
 
+def test_a_number_that_differs_on_one_page_is_kept_there():
+    pages = [f"Total {7 if i == 3 else 5}\nText {word}" for i, word in enumerate("abcdef")]
+    assert without_running_lines(pages)[2:4] == ["Text c", "Total 7\nText d"]
+
+
 @pytest.mark.timeout(20)
 def test_a_line_of_one_letter_is_no_trouble():
     pages = [f"{'p' * 190}! {i}\nBody {i * i}" for i in range(5)]
@@ -160,6 +165,15 @@ def test_pages_without_text_are_recognised_and_marked(read, make_pdf, pdf_text, 
     assert document.text == "Words in the picture.\n\nA page with enough text."
     assert [page.number for page in document.pages] == [1, 2]
     assert document.warnings == ("page 3: no text layer", "page 1: text recognised by OCR")
+
+
+def test_ocr_that_finds_less_than_the_text_layer_does_not_replace_it(
+    read, make_pdf, pdf_text, recognised
+):
+    recognised += ["3"]
+    text = pdf_text("A page with enough text.")
+    document = read("a.pdf", make_pdf(text, f"10 10 200 200 re f {pdf_text('Figure 3: rain')}"))
+    assert document.text.endswith("Figure 3: rain")
 
 
 def test_ocr_that_takes_too_long_says_which_pages_are_missing(

@@ -47,6 +47,15 @@ def test_shapes_are_read_from_the_top_left_and_groups_inside(slides):
     assert document.text == ("## The title\n\nhigh\n\nlow\n\nright\n\nbottom\n\nNotes: Say hello.")
 
 
+def test_shapes_that_begin_about_as_high_are_read_from_the_left(slides):
+    def build(presentation):
+        slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+        for text, left, top in (("below", 1, 4), ("right", 5, 2), ("left", 1, 2.3)):
+            box(slide.shapes, text, left, top)
+
+    assert slides(build).text == "## Slide 1\n\nleft\n\nright\n\nbelow"
+
+
 def test_slides_are_pages_and_one_without_title_has_its_number(slides):
     def build(presentation):
         for text in ("one", "", "three"):
@@ -75,6 +84,7 @@ def test_tables_and_charts_are_markdown(slides):
         for i, text in enumerate(("Item", "Euro", "wide", "")):
             table.cell(i // 2, i % 2).text = text
         table.cell(1, 0).merge(table.cell(1, 1))
+        table.cell(1, 1).text = "covered"
         data = CategoryChartData()
         data.categories = ["2023", "2024"]
         data.add_series("Sales", (1.5, None))

@@ -33,6 +33,7 @@ def test_lines_of_one_cell_above_a_table_are_its_title():
 def test_a_first_row_of_values_is_no_header():
     assert table(["Tea", "3"], ["Milk", "2"]) == "| Tea | 3 |\n| Milk | 2 |"
     assert table(["Tea", "2024-01-05"], ["Milk", "x"]).count("---") == 0
+    assert table(["a", "b", "", "", ""], ["1", "2", "3", "4", "5"]).count("---") == 0
     assert table(["Name", "2023", "2024"], ["Tea", "1", "2"]).count("---") == 3
 
 
@@ -86,7 +87,15 @@ def test_chinese_delimited_text_reads_in_every_encoding(read, encoding):
     assert "| 张伟 | 我们的人事部 | 分机八零二 |" in read("a.csv", rows.encode(encoding)).text
 
 
-@pytest.mark.parametrize("text", ["One line.\nAnother, with a comma.\nThird.", "id\n1\n2", "a,b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One line.\nAnother, with a comma.\nThird.",
+        "id\n1\n2",
+        "a,b",
+        "Dear all,\nthis is, well,\na letter,\nwith, many, commas,\nand so, on.",
+    ],
+)
 def test_what_is_no_table_stays_text(read, text):
     assert read("a.csv", text).text == text
 
@@ -157,12 +166,14 @@ def test_every_sheet_is_a_heading_with_its_table(read, make_zip):
         "Empty": "",
         "员工": row(1, "姓名", "入职", "在职")
         + row(2, "张伟", (45292, 1), True)
-        + row(3, "李娜", (45292.5, 2), False),
+        + row(3, "李娜", (45292.5, 2), False)
+        + row(4, "王芳", (45292, 2), None),
     }
     assert read("a.xlsx", workbook(make_zip, sheets)).text == (
         "## Fees\n\n| Item | Euro |\n| --- | --- |\n| Tea | 3 |\n| Milk | 0.3 |\n\n"
         "## 员工\n\n| 姓名 | 入职 | 在职 |\n| --- | --- | --- |\n"
-        "| 张伟 | 2024-01-01 | TRUE |\n| 李娜 | 2024-01-01 12:00:00 | FALSE |"
+        "| 张伟 | 2024-01-01 | TRUE |\n| 李娜 | 2024-01-01 12:00:00 | FALSE |\n"
+        "| 王芳 | 2024-01-01 |  |"
     )
 
 
