@@ -6,6 +6,7 @@ many tokens it reads, so that splitting can be exact and a knowledge base can re
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +170,7 @@ class SentenceTransformersEmbeddings(TokenEmbeddings):
 
     def count_tokens(self, text: str) -> int:
         prepared = self._prefix("passage: ") + _clean(text)
-        return len(self._model.tokenizer(prepared, truncation=False, verbose=False)["input_ids"])
+        return len(self._counter(prepared, truncation=False, verbose=False)["input_ids"])
 
     def _encode(
         self, texts: Sequence[str], prefix: str, encode: Callable[..., Any]
@@ -189,6 +190,11 @@ class SentenceTransformersEmbeddings(TokenEmbeddings):
     def _prefix(self, prefix: str) -> str:
         is_e5 = re.search(r"(?<![a-z0-9])e5(?![0-9])", Path(self.model).name.lower())
         return prefix if is_e5 else ""
+
+    @cached_property
+    def _counter(self) -> Any:
+        """A tokenizer of its own, so that a run may count while another thread embeds."""
+        return copy.deepcopy(self._model.tokenizer)
 
     @cached_property
     def _model(self) -> Any:

@@ -14,6 +14,7 @@ from glm_rag.embeddings import TokenEmbeddings, create_embeddings, embeddings_fr
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
+from glm_rag.text import clean_for_embedding
 from glm_rag.types import Chunk
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Vectors of a run that was killed and not taken up again.
 _STALE_SECONDS = 7 * 24 * 3600.0
+_ROUNDING = 1e-6  # of a length in float32
 
 
 class KeepsVectors:
@@ -66,7 +68,11 @@ class KeepsVectors:
         return self._embeddings
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Vectors of passages, `[len(texts), dimension]` in float32."""
+        """Vectors of passages, `[len(texts), dimension]` in float32.
+
+        Texts are normalised first, for whichever embedder: NFKC, no NUL, no lone surrogates.
+        """
+        texts = [clean_for_embedding(text) for text in texts]
         return np.asarray(self.embeddings.embed_documents(texts), dtype=np.float32)
 
     def embedding_text(self, chunk: Chunk) -> str:
@@ -197,6 +203,10 @@ def name_of(embeddings: Embeddings) -> str:
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:
-    """The vectors with length 1; zeros stay."""
+    """The vectors with length 1; zeros stay, and so does what has that length but for rounding.
+
+    So a vector that was kept and comes back is stored with the same bits.
+    """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    divisors = np.where((lengths == 0) | (np.abs(lengths - 1) < _ROUNDING), 1, lengths)
+    return np.asarray(vectors / divisors, dtype=np.float32)

@@ -125,19 +125,27 @@ def _watch(paths: list[Path], kb: str, settings: Settings, options: IngestOption
     from glm_rag_ingest.pipeline import Listeners
     from glm_rag_ingest.watch import watch
 
-    num_runs = 0
+    told: set[tuple[str, str]] = set()  # failures; many come again with every run
+    is_first = True
 
     def on_run(result: IngestReport | GlmRagError) -> None:
-        nonlocal num_runs
-        num_runs += 1
+        nonlocal is_first
         if isinstance(result, GlmRagError):
             display.note(f"glm-rag: {' '.join(str(result).split())}")
-        elif num_runs == 1:
+            return
+        failures = {(failed.source, failed.error): failed for failed in result.failures}
+        if is_first:
             display.summary(result, kb, dry_run=False)
             display.note("watching; Ctrl-C ends it")
+            is_first = False
+        else:
+            display.failures([failures[key] for key in failures if key not in told])
+        told.clear()
+        told.update(failures)
 
     def on_change(changed: IngestChange) -> None:
-        display.change(changed)
+        if changed.action != "failed":  # `on_run` has the reason
+            display.change(changed)
 
     with display.progress(hidden=False) as show:
         try:

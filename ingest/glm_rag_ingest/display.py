@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
@@ -120,6 +120,13 @@ def change(changed: IngestChange, *, would: bool = False) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
+def failures(failed: Iterable[IngestFailure]) -> None:
+    """A line for each file that could not be read."""
+    for one in failed:
+        text = f"failed: {shown(one.source)}: {printable(one.error)}"
+        console.print(Text(text), soft_wrap=True)
+
+
 def summary(report: IngestReport, kb: str, *, dry_run: bool) -> None:
     """What a run did."""
     would = "would be " if dry_run else ""
@@ -139,7 +146,7 @@ def summary(report: IngestReport, kb: str, *, dry_run: bool) -> None:
     if len(report.warnings) > _MOST_LINES:
         console.print(Text(f"… and {len(report.warnings) - _MOST_LINES} more warnings", "dim"))
     if report.failures:
-        _failures(report.failures, kb)
+        _failure_table(report.failures, kb)
 
 
 def _passages(report: IngestReport) -> str:
@@ -151,13 +158,13 @@ def _passages(report: IngestReport) -> str:
     return passages + copies
 
 
-def _failures(failures: tuple[IngestFailure, ...], kb: str) -> None:
+def _failure_table(failed: Sequence[IngestFailure], kb: str) -> None:
     table = Table("file", "reason", box=None, pad_edge=False)
-    for failure in failures[:_MOST_LINES]:
+    for failure in failed[:_MOST_LINES]:
         table.add_row(Text(shown(failure.source), overflow="fold"), Text(printable(failure.error)))
     console.print(table)
-    if len(failures) > _MOST_LINES:
-        more = len(failures) - _MOST_LINES
+    if len(failed) > _MOST_LINES:
+        more = len(failed) - _MOST_LINES
         console.print(Text(f"… and {more} more: glm-rag kb failures --kb {kb}", "dim"))
 
 

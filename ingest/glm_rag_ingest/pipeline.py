@@ -35,7 +35,10 @@ _FILES_PER_WORKER = 8  # a process takes longer to start than a few small files 
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """What a run shall do; see `ingest`."""
+    """What a run shall do; see `ingest`.
+
+    `skip_timeouts`: do not read again what took too long before; for runs that follow each other.
+    """
 
     prune: bool = False
     dry_run: bool = False
@@ -44,6 +47,7 @@ class IngestOptions:
     workers: int | None = None
     retry_failed: bool = False
     wait: float | None = None
+    skip_timeouts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,13 @@ class Ingestion:
         store.note_discovery(found)
         embeddings = kb.embeddings if kb is not None else build_embeddings(self._settings)
         cutter = Cutter(self._settings.splitting, embeddings)
-        plan = Plan(known, failed.values(), cutter.recipe, retry_failed=options.retry_failed)
+        plan = Plan(
+            known,
+            failed.values(),
+            cutter.recipe,
+            retry_failed=options.retry_failed,
+            skip_timeouts=options.skip_timeouts,
+        )
         steps = self._to_do([plan.step(file) for file in found.files])
         if steps:
             self.children = self._new_children(len(steps))

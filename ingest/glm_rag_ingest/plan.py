@@ -38,6 +38,7 @@ class Plan:
         failures: of earlier runs.
         recipe: how documents are cut today; see `made_by`.
         retry_failed: read again what failed for good.
+        skip_timeouts: take a file that took too long for one that failed for good.
     """
 
     def __init__(
@@ -47,24 +48,25 @@ class Plan:
         recipe: str,
         *,
         retry_failed: bool = False,
+        skip_timeouts: bool = False,
     ) -> None:
         self._known = known
         self._failed = {failed.source: failed for failed in failures}
         self._recipe = recipe
         self._retry_failed = retry_failed
+        self._skip_timeouts = skip_timeouts
         # Files with members that deserve another try.
         self._broken_inside = {
             failed.source.partition(INSIDE)[0]
             for failed in self._failed.values()
-            if INSIDE in failed.source and (retry_failed or not failed.permanent)
+            if INSIDE in failed.source and self._deserves_a_try(failed)
         }
 
     def step(self, file: FoundFile) -> Step:
         """What to do with a file."""
         known, failed = self._known.get(file.source), self._failed.get(file.source)
         if failed is not None:
-            again = self._retry_failed or not failed.permanent
-            same = not again and failed.fingerprint == fingerprint(file)
+            same = not self._deserves_a_try(failed) and failed.fingerprint == fingerprint(file)
             return Step(file, "failed before" if same else "read", known)
         if known is None or known.size != file.size or file.source in self._broken_inside:
             return Step(file, "read", known)
@@ -73,9 +75,11 @@ class Plan:
             return Step(file, task, known)
         return Step(file, "compare", known, task)
 
-    def is_current(self, parser_version: str) -> bool:
-        """Whether a document would be made the same way today."""
-        return self._for_same_bytes(parser_version) == "skip"
+    def _deserves_a_try(self, failed: IngestFailure) -> bool:
+        if self._retry_failed:
+            return True
+        slow = self._skip_timeouts and failed.error.startswith("timeout:")
+        return not failed.permanent and not slow
 
     def _for_same_bytes(self, parser_version: str) -> Task:
         parser, recipe = parser_of(parser_version), recipe_of(parser_version)

@@ -148,7 +148,7 @@ class LoaderProcess:
         code = self._exit_code()
         self.close()
         if code is None:
-            return failure("crash", "the parser closed the connection")
+            return failure("crash", "the parser broke the connection")
         if code >= 0:
             return failure("crash", f"the parser ended the process with code {code}")
         try:

@@ -60,7 +60,7 @@ class Tally:
             num_updated=self._counts["updated"],
             num_skipped=self._counts["skipped"],
             num_deleted=self._counts["deleted"],
-            failures=tuple(self._failures),
+            failures=tuple(sorted(self._failures, key=lambda failed: failed.source)),
             num_chunks=self.num_chunks,
             seconds=seconds,
             warnings=tuple(self._warnings),

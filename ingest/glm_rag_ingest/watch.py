@@ -59,6 +59,8 @@ def watch(
             on_run(run.run())
         except GlmRagError as error:
             on_run(error)
+        # What took minutes for nothing shall not do so after every change of another file.
+        options = replace(options, retry_failed=False, skip_timeouts=True)
         if not any(changes):  # skips the looks that found nothing
             return
 

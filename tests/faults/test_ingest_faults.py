@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
-import signal
-import subprocess
 import sys
-import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from glm_rag.config import load_config
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.knowledge.base import KnowledgeBase
-from glm_rag_ingest.pipeline import Ingestion, ingest
+from glm_rag_ingest.pipeline import ingest
 from glm_rag_ingest.process import LoaderProcess
 
 
@@ -47,49 +44,81 @@ def docs(tmp_path):
     return folder
 
 
-def after(seconds, act):
-    timer = threading.Timer(seconds, act)
-    timer.start()
-    return timer
+@pytest.fixture
+def evil(docs, monkeypatch):
+    """Teach the reading processes `.evil` files; gives a function that writes one."""
+    from glm_rag_ingest.loaders import factory
+
+    folder = Path(__file__).parent / "evil_loader"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(factory._BY_SUFFIX, ".evil", "evil")
+    spec = importlib.util.spec_from_file_location("evil_custom", folder / "sitecustomize.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    yield lambda act: (docs / "bad.evil").write_text(act)
+    sys.modules.pop("glm_rag_ingest.loaders.evil", None)
 
 
-def hit_while_reading(run, name, *signals):
-    """Make the child stand still at a file, then send it signals."""
-
-    def on_progress(progress):
-        if progress.current.endswith(name):
-            pid = run._loader.pid
-            os.kill(pid, signal.SIGSTOP)
-            after(0.2, lambda: [os.kill(pid, number) for number in signals])
-
-    run._on_progress = on_progress
+def with_limits(**limits):
+    return load_config(overrides={f"ingestion.{name}": value for name, value in limits.items()})
 
 
 @pytest.mark.parametrize(
-    ("signals", "permanent", "error"),
+    ("act", "permanent", "error"),
     [
-        ((signal.SIGKILL,), False, "crash: the process got SIGKILL"),
-        ((signal.SIGSEGV, signal.SIGCONT), True, "crash: the parser crashed with SIGSEGV"),
+        ("hang", False, "timeout: not read within 2 s"),
+        ("spin", False, "timeout: not read within 2 s"),
+        ("send_half", False, "timeout: not read within 2 s"),
+        ("segfault", True, "crash: the parser crashed with SIGSEGV"),
+        ("fork_and_crash", True, "crash: the parser crashed with SIGSEGV"),
+        ("killed", False, "crash: the process got SIGKILL"),
+        ("leave", True, "crash: the parser ended the process with code 3"),
+        ("eat", True, "crash: reading it needs more memory than allowed"),
+        ("hang_up", True, "crash: the parser ended the process with code 1"),
+        ("send_garbage", True, "crash: the parser broke the connection"),
     ],
 )
-def test_a_worker_that_dies_costs_one_file(kb, docs, signals, permanent, error):
-    run = Ingestion(docs, kb, load_config())
-    hit_while_reading(run, "b.txt", *signals)
-    report = run.run()
-    assert report.num_added == 2
-    assert [(f.error, f.permanent) for f in report.failures] == [(error, permanent)]
-    again = ingest(docs, kb)
-    assert (again.num_added, again.num_skipped) == ((0, 3) if permanent else (1, 2))
+def test_a_bad_parser_costs_its_file_only(kb, docs, evil, act, permanent, error):
+    evil(act)
+    seconds = 2 if error.startswith("timeout") else 60
+    config = with_limits(file_seconds=seconds, file_memory_mb=512, workers=2)
+    started = time.monotonic()
+    report = ingest(docs, kb, config=config)
+    assert time.monotonic() - started < 45, "the limit of a healthy file was spent"
+    assert report.num_added == 3
+    assert [(f.error.partition(" (")[0], f.permanent) for f in report.failures] == [
+        (error, permanent)
+    ]
+    again = ingest(docs, kb, config=config)
+    assert again.num_skipped == (4 if permanent else 3)
+    assert ingest(docs, kb, config=config, retry_failed=True).num_skipped == 3
 
 
-def test_a_worker_that_hangs_is_killed_and_costs_one_file(kb, docs):
-    run = Ingestion(docs, kb, load_config(), load_timeout=0.5)
-    hit_while_reading(run, "b.txt")
-    report = run.run()
-    assert report.num_added == 2
-    assert [f.error for f in report.failures] == ["timeout: not read within 0.5 s"]
-    assert not report.failures[0].permanent
-    assert ingest(docs, kb).num_added == 1
+def test_what_a_parser_prints_goes_nowhere(kb, docs, evil, capfd):
+    evil("write_to_stdout")
+    assert ingest(docs, kb).num_added == 4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_parser_starts_ends_with_the_run(kb, docs, evil):
+    evil("fork_and_go_on")
+    assert ingest(docs, kb).num_added == 4
+    sleeper = int(kb.get_text((docs / "bad.evil").as_uri()).split()[1])
+    assert_ends(sleeper)
+
+
+def test_others_are_read_while_one_hangs(kb, docs, evil):
+    """The file that hangs comes first and keeps one of two readers for its whole limit."""
+    evil("hang")
+    (docs / "bad.evil").rename(docs / "0.evil")
+    for number in range(30):
+        (docs / f"more{number}.txt").write_text(f"More {number}.")
+    config = with_limits(file_seconds=4, workers=2)
+    seen = []
+    report = ingest(docs, kb, config=config, on_progress=seen.append)
+    assert report.num_added == 33
+    assert [f.error for f in report.failures] == ["timeout: not read within 4 s"]
+    assert report.changes[-1].action == "failed"
 
 
 def test_a_file_that_needs_too_much_memory_costs_itself_only(tmp_path):
@@ -118,13 +147,25 @@ def test_modules_in_the_working_folder_are_never_run(tmp_path, monkeypatch):
         assert child.load(tmp_path / "a.txt").documents[0].text == "a"
 
 
-def test_files_that_vanish_or_change_during_the_run_are_told(kb, docs):
-    def on_progress(progress):
-        if progress.current.endswith("a.txt"):
-            (docs / "b.txt").unlink(missing_ok=True)
-            (docs / "c.txt").write_text("Document c has changed meanwhile.")
+def before_reading(monkeypatch, name, act):
+    """Do something when the file of that name is about to be read."""
+    real = LoaderProcess.load
 
-    report = ingest(docs, kb, on_progress=on_progress)
+    def load(self, path):
+        if path.name == name:
+            act()
+        return real(self, path)
+
+    monkeypatch.setattr(LoaderProcess, "load", load)
+
+
+def test_files_that_vanish_or_change_during_the_run_are_told(kb, docs, monkeypatch):
+    def change():
+        (docs / "b.txt").unlink(missing_ok=True)
+        (docs / "c.txt").write_text("Document c has changed meanwhile.")
+
+    before_reading(monkeypatch, "a.txt", change)
+    report = ingest(docs, kb, workers=1)
     assert report.num_added == 2
     assert [f.error for f in report.failures] == ["unreadable: no such file or directory"]
     assert not report.failures[0].permanent
@@ -133,15 +174,32 @@ def test_files_that_vanish_or_change_during_the_run_are_told(kb, docs):
     assert kb.failures() == []
 
 
-def test_a_file_replaced_by_a_folder_or_pipe_is_a_failure(kb, docs):
-    def on_progress(progress):
-        if progress.current.endswith("a.txt") and (docs / "b.txt").is_file():
-            (docs / "b.txt").unlink()
-            (docs / "b.txt").mkdir()
-            (docs / "c.txt").unlink()
-            os.mkfifo(docs / "c.txt")
+def test_a_file_that_changes_while_it_is_embedded_is_read_again_next_time(kb, docs, monkeypatch):
+    real = type(kb).embed
 
-    report = ingest(docs, kb, on_progress=on_progress)
+    def embed(self, texts):
+        before = (docs / "a.txt").stat()
+        (docs / "a.txt").write_text("This is document A.")
+        os.utime(docs / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+        return real(self, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(kb), "embed", embed)
+        assert ingest(docs, kb).num_added == 3
+    assert kb.get_text((docs / "a.txt").as_uri()) == "This is document a."
+    assert ingest(docs, kb).num_updated == 1
+    assert kb.get_text((docs / "a.txt").as_uri()) == "This is document A."
+
+
+def test_a_file_replaced_by_a_folder_or_pipe_is_a_failure(kb, docs, monkeypatch):
+    def replace_both():
+        (docs / "b.txt").unlink()
+        (docs / "b.txt").mkdir()
+        (docs / "c.txt").unlink()
+        os.mkfifo(docs / "c.txt")
+
+    before_reading(monkeypatch, "a.txt", replace_both)
+    report = ingest(docs, kb, workers=1)
     assert report.num_added == 1
     assert [f.error.partition(":")[0] for f in report.failures] == ["unreadable"] * 2
 
@@ -152,65 +210,14 @@ def test_a_locked_or_full_store_ends_the_run_with_its_reason(kb, docs, monkeypat
     def full(self, *_):
         raise KnowledgeBaseError("the disk is full")
 
-    monkeypatch.setattr(type(kb), "put_document", full)
+    monkeypatch.setattr(type(kb), "put_documents", full)
     with pytest.raises(KnowledgeBaseError, match="the disk is full"):
         ingest(docs, kb)
     monkeypatch.undo()
     assert ingest(docs, kb).num_added == 3
 
 
-SLOW_RUN = """
-    import sys, time
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from test_ingest_faults import TinyEmbeddings
-    from glm_rag.config import load_config
-    from glm_rag.knowledge.base import KnowledgeBase
-    from glm_rag_ingest.pipeline import Ingestion
-
-    class Slow(TinyEmbeddings):
-        def embed_documents(self, texts):
-            time.sleep(0.1)
-            return super().embed_documents(texts)
-
-    with KnowledgeBase.open("f", home=Path({home!r}), embeddings=Slow(), create=True) as kb:
-        run = Ingestion({docs!r}, kb, load_config())
-        run._on_progress = lambda p: print(p.done, run._loader.pid, flush=True)
-        run.run()
-"""
-
-
-def test_a_run_killed_at_any_moment_loses_nothing_and_the_next_one_finishes(home, tmp_path):
-    docs = tmp_path / "many"
-    docs.mkdir()
-    for i in range(30):
-        (docs / f"{i:02}.txt").write_text(f"This is document number {i}.")
-    code = textwrap.dedent(SLOW_RUN).format(
-        tests=str(Path(__file__).parent), home=str(home), docs=str(docs)
-    )
-    worker = 0
-    for stop_at in (3, 11):
-        command = [sys.executable, "-c", code]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                done, _, pid = line.partition(" ")
-                worker = int(pid) if pid.strip().isdigit() else worker
-                if int(done) == stop_at:
-                    break
-            process.kill()
-    assert worker
-    assert_ends(worker)
-    with KnowledgeBase.open("f", home=home, embeddings=TinyEmbeddings()) as kb:
-        finished = len(kb.documents())
-        assert 3 <= finished < 30
-        report = ingest(docs, kb)
-        assert (report.num_added, report.num_skipped) == (30 - finished, finished)
-        assert len(kb.documents()) == kb.info().num_chunks == 30
-        assert kb.check_offsets() == []
-
-
 def assert_ends(pid, seconds=10.0):
-    """A worker whose parent was killed must not stay."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -220,4 +227,4 @@ def assert_ends(pid, seconds=10.0):
         if state == "Z":  # dead, and not yet collected by init
             return
         time.sleep(0.05)
-    pytest.fail(f"worker {pid} is still running")
+    pytest.fail(f"process {pid} is still running")

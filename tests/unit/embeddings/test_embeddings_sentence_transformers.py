@@ -64,6 +64,25 @@ def test_questions_and_passages_use_the_models_own_prompts():
     assert embedder._model.seen[0][2]["normalize_embeddings"] is True
 
 
+def test_texts_are_normalised_before_they_reach_the_model():
+    embedder = with_fake("BAAI/bge-m3")
+    embedder.embed_documents(["ﬁ\0ＡＢＣ\ud800\x07é"])
+    embedder.embed_query("①\0x")
+    assert [texts for _, texts, _ in embedder._model.seen] == [["fi ABC é"], ["1 x"]]
+
+
+def test_tokens_are_counted_with_a_tokenizer_that_embedding_does_not_use():
+    class Tokenizer:
+        def __call__(self, text, **_):
+            return {"input_ids": text.split(), "by": id(self)}
+
+    embedder = with_fake("BAAI/bge-m3")
+    embedder._model.tokenizer = Tokenizer()
+    assert embedder.count_tokens("a b  c") == 3
+    assert embedder._counter is not embedder._model.tokenizer
+    assert embedder._counter is embedder._counter
+
+
 def test_no_texts_load_no_model(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     assert SentenceTransformersEmbeddings("any").embed_documents([]) == []

@@ -282,6 +282,30 @@ def test_an_embedder_that_fails_for_one_file_leaves_the_others(kb, docs, monkeyp
     assert counts(ingest(docs, kb)) == (1, 0, 2, 0, 0)
 
 
+def test_any_embedder_gets_normalised_text_and_the_store_keeps_what_was_read(
+    kb, docs, embeddings, monkeypatch
+):
+    seen = []
+    real = embeddings.embed_documents
+    monkeypatch.setattr(embeddings, "embed_documents", lambda t: seen.extend(t) or real(t))
+    (docs / "wide.txt").write_text("ＷＩＤＥ ﬁsh ①")
+    ingest(docs / "wide.txt", kb)
+    assert seen == ["WIDE fish 1"]
+    assert kb.get_text((docs / "wide.txt").as_uri()) == "ＷＩＤＥ ﬁsh ①"
+
+
+def test_small_files_share_a_batch(kb, docs, embeddings, monkeypatch):
+    calls = []
+    real = embeddings.embed_documents
+    monkeypatch.setattr(embeddings, "embed_documents", lambda t: calls.append(len(t)) or real(t))
+    for number in range(200):
+        (docs / f"{number}.txt").write_text(f"Text number {number}.")
+    ingest(docs, kb)
+    assert sum(calls) == 202
+    assert len(calls) < 100
+    assert max(calls) <= 64
+
+
 def test_an_embedder_that_cannot_count_is_given_short_chunks(home, embeddings, docs):
     from langchain_core.embeddings import DeterministicFakeEmbedding
 
