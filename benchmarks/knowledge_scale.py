@@ -44,7 +44,7 @@ from glm_rag.knowledge.base import KnowledgeBase
 
 OPENINGS, SEARCHES, QUESTIONS, CHANGES, JUDGED = 5, 1000, 100, 5, 200
 LIMIT, RECALLED = 20, 10
-PROBED = (8, 16, 32, 64, 128, 256)
+PROBED = (16, 64, 128, 256, 512, 1024)
 _BUILT = "built.json"
 
 
