@@ -111,7 +111,8 @@ def sparse_candidates(
 def _affordable(frequencies: Mapping[str, int]) -> list[str]:
     """The rarest terms, as many as together occur in no more chunks than can be ranked; one at
     least."""
-    chosen, num_matches = [], 0
+    chosen: list[str] = []
+    num_matches = 0
     for term in sorted(frequencies, key=lambda term: frequencies[term])[:_MAX_MATCH_TERMS]:
         num_matches += frequencies[term]
         if chosen and num_matches > _MAX_MATCHES:

@@ -286,6 +286,16 @@ def test_a_replaced_file_stays_a_minute_for_who_is_about_to_open_it(store):
     assert store.snapshots() == ["1.faiss", "2.faiss"]
 
 
+def test_who_opens_later_removes_a_file_that_was_replaced(store, reader, monkeypatch):
+    store.add("en", 50)
+    store.save()
+    store.add("en", 50)
+    store.save()
+    monkeypatch.setattr(snapshots, "_REPLACED_SECONDS", -1.0)
+    check(store, reader)
+    assert store.snapshots() == ["2.faiss"]
+
+
 def test_what_a_killed_process_left_is_swept(store, monkeypatch):
     store.add("en", 50)
     store.save()
