@@ -220,6 +220,19 @@ def test_deeply_nested_html_is_no_problem(read):
     assert read("a.html", "<div>" * 5000 + "deep" + "</div>" * 5000).text == "deep"
 
 
+@pytest.mark.timeout(30)
+def test_html_nested_beyond_all_reason_is_refused_and_wide_pages_are_not(read, reason_of):
+    assert reason_of("a.html", "<div>" * 1_000_000 + "deep") == "unsupported"
+    assert reason_of("b.html", "<ul><li>" * 20_000 + "deep") == "unsupported"
+    assert read("c.html", "<p>x" * 30_000).text.count("x") == 30_000
+    assert read("d.html", "<div><p>x</p></div>" * 30_000).text.count("x") == 30_000
+
+
+def test_empty_elements_of_xhtml_do_not_swallow_the_page(read):
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head><body>'
+    assert read("a.xhtml", page + '<script src="x"/><p>Seen</p></body></html>').text == "Seen"
+
+
 # ---------------------------------------------------------------- DOCX
 
 
