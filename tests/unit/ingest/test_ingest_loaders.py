@@ -89,6 +89,13 @@ def test_plain_text_has_several_names(read, name):
     assert read(name, "Hello there.").media_type == "text/plain"
 
 
+def test_text_in_characters_of_private_use_is_garbled_and_a_few_icons_are_not(read, reason_of):
+    assert reason_of("a.html", "<p>" + "\ue001\ue002\ue003 " * 50) == "garbled"
+    assert reason_of("a.md", "\uf0aa\uf0ab" * 50) == "garbled"
+    page = "<p>\ue001 Home</p><p>Words that people read, and many more of them.</p>"
+    assert "Words that people read" in read("b.html", page).text
+
+
 def test_binary_data_under_a_text_name_is_corrupt(reason_of):
     png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8
     assert reason_of("a.txt", png) == "corrupt"
