@@ -18,6 +18,7 @@ from glm_rag_ingest.loaders.base import Loaded
 from glm_rag_ingest.plan import Plan, Step, fingerprint, made_by
 from glm_rag_ingest.pool import ReadingPool
 from glm_rag_ingest.progress import Pace
+from glm_rag_ingest.reading import read
 
 FILE = FoundFile(Path("/d/a.txt"), "file:///d/a.txt", 10, 100.0)
 FAILED = IngestFailure(FILE.source, "load", "corrupt: x", True, fingerprint(FILE))
@@ -100,6 +101,10 @@ class FakeChild:
         pass
 
 
+def work(step, child):
+    return read(step, child, None)
+
+
 def steps(count):
     return [Step(replace(FILE, path=Path(f"/d/{n}")), "read") for n in range(count)]
 
@@ -116,7 +121,7 @@ def settled(child, seconds=0.3):
 
 def test_reading_stops_when_enough_text_waits_and_goes_on_when_it_is_given_back():
     child, readings = FakeChild(), []
-    with ReadingPool(steps(50), [child], None, readings.append, most_bytes=5000) as reading:
+    with ReadingPool(steps(50), [child], work, readings.append, most_bytes=5000) as reading:
         ahead = settled(child)
         assert 4 <= ahead <= 6
         reading.release(readings[0].num_bytes + readings[1].num_bytes)
@@ -134,7 +139,7 @@ def test_every_file_is_read_once_by_some_reader():
         readings.append(reading)
         done.release()
 
-    with ReadingPool(steps(40), children, None, deliver):
+    with ReadingPool(steps(40), children, work, deliver):
         for _ in range(40):
             assert done.acquire(timeout=10)
     paths = [path for child in children for path in child.loaded]
