@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,7 @@ def our_batch(engine: Engine, context: int) -> float:
     for number, _delta in engine.generate_batch(prompts, params):
         if number == 0:
             ticks.append(time.perf_counter())
-    steps = [end - start for start, end in zip(ticks[2:], ticks[3:], strict=False)]
-    return statistics.median(steps)
+    return statistics.median(end - start for start, end in pairwise(ticks[2:]))
 
 
 def our_answer(engine: Engine, context: int) -> float:

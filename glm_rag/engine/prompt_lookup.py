@@ -20,7 +20,7 @@ COSTS = {3: 1.6, 7: 1.8, 11: 2.1}
 NATIVE_COSTS = {1: 1.1, 3: 1.15, 7: 1.45, 11: 1.7, 15: 2.0}
 # On an H100, by benchmarks/gpu_engine.py; recorded steps have these sizes only.
 GRAPH_COSTS = {1: 1.0, 3: 1.0, 7: 1.0, 15: 1.05}
-QUANTIZED_GRAPH_COSTS = {7: 1.7, 15: 1.7}
+QUANTIZED_GRAPH_COSTS = {7: 1.95, 15: 1.95}
 
 
 class PromptLookup:
