@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import textwrap
 from contextlib import closing
 from pathlib import Path
 
@@ -180,3 +181,28 @@ def test_a_full_disk_keeps_the_last_snapshot_and_every_answer(store):
     with closing(store.reader()) as reader:
         check(store, reader)
         assert reader.index.problems() == []
+
+
+UNCLOSED = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from vector_store import VectorStore
+    store = VectorStore(Path({folder!r}))
+    store.add("en", 3000)
+    store.reader().index.compact_if_due()
+"""
+
+
+def test_an_interpreter_that_ends_without_closing_finishes_the_compaction(tmp_path):
+    folder = tmp_path / "kb"
+    tests = str(Path(snapshot_compactor.__file__).parents[1] / "unit" / "knowledge")
+    code = textwrap.dedent(UNCLOSED).format(tests=tests, folder=str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with closing(VectorStore(folder)) as store, closing(store.reader()) as reader:
+        assert store.generations() == {"en": 1}
+        assert reader.index.problems() == []
+        assert len(reader.ids(store.random()[0], 10_000)) == 3000

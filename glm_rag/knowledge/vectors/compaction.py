@@ -101,9 +101,7 @@ def compact(folder: Path, language: str, limits: IndexLimits, *, anew: bool = Fa
             _publish(database, changes.last, now, index)
         else:
             _update_row(database, changes, now, limits)
-        with database.read() as connection:
-            registered = snapshots.read_snapshots(connection).values()
-    snapshots.sweep(folder, {snapshot.generation for snapshot in registered})
+        snapshots.sweep(database)
 
 
 def _changes(connection: sqlite3.Connection, language: str) -> _Changes:

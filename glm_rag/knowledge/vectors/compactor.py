@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.database import Database
@@ -32,11 +33,11 @@ class Compactor:
 
     def start_if_due(self) -> None:
         """Compact in the background what has changed enough; most calls only read two numbers."""
+        if self._is_running() or not self._has_moved():
+            return
+        due = self._due()
         with self._lock:
-            if (self._thread is not None and self._thread.is_alive()) or not self._has_moved():
-                return
-            due = self._due()
-            if due:
+            if due and not self._is_running():
                 # Not a daemon: an interpreter that ends waits, and FAISS is not torn apart.
                 self._thread = threading.Thread(
                     target=self.compact, args=(due,), name="glm-rag compaction"
@@ -47,8 +48,10 @@ class Compactor:
         """Wait for what runs, then compact what is still due; anew where a file was refused."""
         self._join()
         self.compact(refused, anew=True)
-        self.compact(self._due())
-        self._trim_log()
+        with self._logged():
+            self.compact(self._due())
+            self._trim_log()
+            snapshots.sweep(self._database)
 
     def rebuild(self) -> None:
         """Write every snapshot anew from the vectors in SQLite."""
@@ -59,13 +62,21 @@ class Compactor:
 
     def compact(self, languages: Iterable[str], *, anew: bool = False) -> None:
         """Write a snapshot of each language."""
-        folder = self._database.folder
         for language in languages:
-            try:
-                compaction.compact(folder, language, self._limits, anew=anew)
-            except (OSError, KnowledgeBaseError) as error:
-                where = folder / snapshots.FOLDER
-                logger.warning("no snapshot of the index in %s: %s", where, error)
+            with self._logged():
+                compaction.compact(self._database.folder, language, self._limits, anew=anew)
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KnowledgeBaseError) as error:
+            where = self._database.folder / snapshots.FOLDER
+            logger.warning("no snapshot of the index in %s: %s", where, error)
+
+    def _is_running(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def _join(self) -> None:
         with self._lock:

@@ -16,9 +16,11 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.vectors.kinds import is_ivf, load_faiss
 
 logger = logging.getLogger(__name__)
@@ -191,18 +193,20 @@ def forget_deletions(connection: sqlite3.Connection) -> None:
     )
 
 
-def sweep(folder: Path, registered: set[int]) -> None:
-    """Remove files that were replaced a while ago, and what a killed process left half written.
+def sweep(database: Database) -> None:
+    """Remove files that were replaced a while ago, and what a killed process left behind.
 
-    A generation above the registered ones may be of a write that has not ended: it stays.
+    A generation above the registered ones may be of a write that has not ended.
     """
+    folder = database.folder
+    with database.read() as connection:
+        registered = {known.generation for known in read_snapshots(connection).values()}
     newest = max(registered, default=0)
     try:
         for path in (folder / FOLDER).iterdir():
-            number = int(path.stem) if path.stem.isdecimal() else None
-            if number is not None and (number in registered or number > newest):
-                continue
-            if _age(path) > (_STALE_SECONDS if number is None else _REPLACED_SECONDS):
+            number = int(path.stem) if path.stem.isdecimal() else newest + 1
+            kept_for = _REPLACED_SECONDS if number <= newest else _STALE_SECONDS
+            if number not in registered and _age(path) > kept_for:
                 path.unlink(missing_ok=True)
     except OSError as error:
         logger.debug("cannot sweep %s: %s", folder / FOLDER, error)
@@ -215,9 +219,13 @@ def checksum(path: Path) -> str:
         OSError: it cannot be read.
     """
     starts = range(0, path.stat().st_size, _HASH_BLOCK)
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda start: _hash_block(path, start), starts)
-        return hashlib.sha256(b"".join(digests)).hexdigest()
+    hash_block = partial(_hash_block, path)
+    try:
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            digests = list(pool.map(hash_block, starts))
+    except RuntimeError:  # the interpreter is ending and starts no threads any more
+        digests = list(map(hash_block, starts))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _hash_block(path: Path, start: int) -> bytes:
