@@ -12,7 +12,7 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from glm_rag.errors import DocumentError
-from glm_rag_ingest.loaders import load, ocr
+from glm_rag_ingest.loaders import image, load, ocr, pdf, versions
 
 
 class HashEmbeddings(Embeddings):
@@ -58,6 +58,9 @@ def broken_ocr(tmp_path_factory):
 def without_ocr(monkeypatch, broken_ocr):
     """No OCR, whether it is installed or not, as it takes seconds per page; nor in processes."""
     monkeypatch.setattr(ocr, "version", lambda: "")
+    for loader in (image, pdf):  # which may have been imported before
+        monkeypatch.setattr(loader, "VERSION", loader.VERSION.partition("-ocr")[0] + "-ocr")
+    versions.cache_clear()
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))
 
