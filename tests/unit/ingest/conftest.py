@@ -48,8 +48,11 @@ def kb(home, embeddings):
 
 @pytest.fixture(scope="session")
 def broken_ocr(tmp_path_factory):
-    """A folder with an OCR package that cannot be imported."""
+    """A folder with an OCR package that cannot be imported and has no version."""
     folder = tmp_path_factory.mktemp("broken_ocr")
+    (folder / "rapidocr_onnxruntime-0.dist-info").mkdir()
+    metadata = folder / "rapidocr_onnxruntime-0.dist-info" / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: rapidocr-onnxruntime\nVersion: \n")
     (folder / "rapidocr_onnxruntime.py").write_text("raise ImportError('not in tests')")
     return folder
 
