@@ -246,7 +246,8 @@ def test_a_name_makes_the_knowledge_base(docs, home):
         assert found[0].metadata["title"] == "Snow"
 
 
-def test_progress_ends_at_the_totals_and_never_goes_back(kb, docs):
+def test_progress_ends_at_the_totals_and_never_goes_back(kb, docs, embeddings):
+    embeddings.batch_size = 8
     (docs / "large.txt").write_text("A sentence of some length. " * 8000)
     seen = []
     report = ingest(docs, kb, on_progress=seen.append)
@@ -303,7 +304,7 @@ def test_small_files_share_a_batch(kb, docs, embeddings, monkeypatch):
     ingest(docs, kb)
     assert sum(calls) == 202
     assert len(calls) < 100
-    assert max(calls) <= 64
+    assert max(calls) <= 128
 
 
 def test_an_embedder_that_cannot_count_is_given_short_chunks(home, embeddings, docs):
