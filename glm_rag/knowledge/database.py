@@ -36,7 +36,7 @@ class Database:
     """
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        self.folder = folder
+        self.folder = folder = folder.absolute()
         self.path = folder / FILE_NAME
         self.lock = threading.RLock()
         with self._translated():
@@ -49,6 +49,7 @@ class Database:
                 )
             self.read_only = not _is_writable(folder, self.path)
             self._connection = _connect_read_only(self.path) if self.read_only else self._connect()
+            self._identity = _identity(self.path)
             self._check_version()
 
     def close(self) -> None:
@@ -63,11 +64,12 @@ class Database:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN")
             try:
+                self._connection.execute("BEGIN")
                 yield self._connection
             finally:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     @contextmanager
     def write(self, *, changes_chunks: bool = True) -> Iterator[sqlite3.Connection]:
@@ -75,6 +77,10 @@ class Database:
 
         Args:
             changes_chunks: count the change, so that every index catches up.
+
+        Raises:
+            KnowledgeBaseError: no permission, disk full, locked for too long; somebody has deleted
+                or renamed the knowledge base.
         """
         if self.read_only:
             raise KnowledgeBaseError(
@@ -82,8 +88,9 @@ class Database:
                 "or choose another data folder with GLM_RAG_HOME"
             )
         with self.lock, self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._check_place()
                 yield self._connection
                 if changes_chunks:
                     self._connection.execute(
@@ -139,6 +146,14 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _check_place(self) -> None:
+        """A file without a name takes every write and keeps none."""
+        if _identity(self.path) != self._identity:
+            raise KnowledgeBaseError(
+                f"{self.folder} was deleted, renamed or replaced since it was opened: open the "
+                "knowledge base again"
+            )
 
     def _check_version(self) -> None:
         version = self.value("PRAGMA user_version")
@@ -235,6 +250,16 @@ def _is_writable(folder: Path, file: Path) -> bool:
     return os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def uri_of(path: Path) -> str:
     """The file as SQLite's URI, without parameters."""
-    return "file:" + str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file://{quoted}"

@@ -52,8 +52,8 @@ class Library(KeepsVectors):
         embeddings: Embeddings | None = None,
         create: bool = False,
     ) -> None:
-        self.path = folder
         database = Database(folder, create=create)
+        self.path = database.folder
         try:
             super().__init__(name, database, embeddings)
         except BaseException:

@@ -40,11 +40,16 @@ def writing(
         on_wait: gets one line that says who holds it, once, before waiting.
 
     Raises:
-        KnowledgeBaseError: another one holds it, or the folder cannot be written.
+        KnowledgeBaseError: another one holds it, the folder cannot be written, or was deleted or
+            renamed while waiting.
     """
     path = folder / FILE_NAME
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError as error:
+        raise KnowledgeBaseError(
+            f"{folder} is gone: knowledge base {name!r} was deleted"
+        ) from error
     except OSError as error:
         raise KnowledgeBaseError(
             f"no permission to write into {folder} ({error.strerror}): change its owner or mode, "
@@ -52,11 +57,22 @@ def writing(
         ) from error
     try:
         _acquire(descriptor, f"knowledge base {name!r}", wait, on_wait)
+        if not _is_at(path, descriptor):
+            raise KnowledgeBaseError(
+                f"knowledge base {name!r} was deleted or renamed meanwhile: run again"
+            )
         _sign(descriptor)
         yield
         _write(descriptor, b"")
     finally:
         os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _acquire(

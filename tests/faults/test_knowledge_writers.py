@@ -1,6 +1,7 @@
 """Many readers beside a writer, two writers, and the lock that one ingest run holds."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import knowledge_pairs as pairs
 import knowledge_writer as writer
 
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge.lock import writing
 from glm_rag.knowledge.naming import delete_knowledge_base
 
 
@@ -175,3 +177,24 @@ def test_a_rebuild_killed_at_any_moment_leaves_the_old_state_or_the_new_one(home
             assert kb.verify().findings == ()
             assert kb.info().num_chunks == 30 * writer.NUM_CHUNKS
     assert kb.embeddings_name == "other"
+
+
+def test_who_waited_for_a_knowledge_base_that_was_deleted_is_told(home):
+    with writer.open_kb(home, create=True) as kb:
+        told = threading.Event()
+        caught = []
+
+        def wait():
+            try:
+                with kb.writing(wait=30, on_wait=lambda _: told.set()):
+                    kb.put_document(*writer.version(1))
+            except KnowledgeBaseError as error:
+                caught.append(str(error))
+
+        thread = threading.Thread(target=wait)
+        with writing(kb.path, "kb"):
+            thread.start()
+            assert told.wait(30)
+            shutil.rmtree(kb.path)
+        thread.join()
+        assert caught == ["knowledge base 'kb' was deleted or renamed meanwhile: run again"]

@@ -1,6 +1,7 @@
 """Opening: names, embedders, versions, listing, deleting."""
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,3 +136,43 @@ def test_opening_twice_in_one_process_shares_the_truth(open_kb, make):
     first.remove("a")
     assert second.similarity_search("x") == []
     assert second.candidates(np.ones(8), ["text"], limit=3).num_chunks == 0
+
+
+def test_what_was_deleted_under_an_open_knowledge_base_takes_no_writes(open_kb, home, make):
+    kb = open_kb("one")
+    kb.put_document(*make("a", "text"))
+    delete_knowledge_base("one", home)
+    with pytest.raises(KnowledgeBaseError, match="was deleted, renamed or replaced"):
+        kb.put_document(*make("b", "lost without a word"))
+    with pytest.raises(KnowledgeBaseError, match="was deleted"):
+        kb.add_texts(["lost"])
+    with pytest.raises(KnowledgeBaseError, match="'one' was deleted"), kb.writing():
+        pass
+    # One of the same name is another one.
+    open_kb("one").put_document(*make("c", "text"))
+    with pytest.raises(KnowledgeBaseError, match="open the knowledge base again"):
+        kb.put_document(*make("b", "lost without a word"))
+    assert [info.source for info in open_kb("one").documents()] == ["c"]
+
+
+def test_a_relative_data_folder_stays_where_it_was_opened(
+    tmp_path, make, monkeypatch, hash_embeddings
+):
+    monkeypatch.chdir(tmp_path)
+    home, embeddings = Path("data"), hash_embeddings()
+    with KnowledgeBase.open("kb", home=home, embeddings=embeddings, create=True) as kb:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        kb.put_document(*make("a", "text"))
+        assert kb.verify().findings == ()
+    assert list_knowledge_bases(tmp_path / "data") == ["kb"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("folder", ["a b", "50%41", "what?", "#1", "员工", "caf\udce9"])
+def test_data_folders_of_any_name_work(tmp_path, make, hash_embeddings, folder):
+    for home in (tmp_path / folder, Path(f"/{tmp_path / folder}")):
+        with KnowledgeBase.open("kb", home=home, embeddings=hash_embeddings(), create=True) as kb:
+            kb.put_document(*make("a", "text"))
+            kb._index.rebuild()
+            assert kb.verify().findings == ()
