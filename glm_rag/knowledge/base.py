@@ -288,6 +288,7 @@ class KnowledgeBase(Library, VectorStore):
         """The `limit` nearest chunks of each language, and those that share the rarest terms."""
         vector = normalised(vector)
         with self._database.read() as connection:
+            self._check_embedder()
             self._index.refresh(connection)
             allowed = None if where is None else search.matching_ids(connection, where)
             cosines: dict[int, float] = {}
@@ -353,6 +354,7 @@ class KnowledgeBase(Library, VectorStore):
     ) -> list[tuple[reading.StoredChunk, float, np.ndarray]]:
         vector = normalised(np.asarray(embedding, dtype=np.float32))
         with self._database.read() as connection:
+            self._check_embedder()
             self._index.refresh(connection)
             allowed = None if where is None else search.matching_ids(connection, where)
             found = self._index.search(vector, k, allowed=allowed)

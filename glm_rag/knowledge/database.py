@@ -127,8 +127,18 @@ class Database:
                 raise KnowledgeBaseError(explain(error, where)) from error
 
     def change(self) -> int:
-        """How many transactions have changed chunks; the same number means the same chunks."""
-        return int(self.value("SELECT value FROM meta WHERE key = 'change'"))
+        """How many transactions have changed chunks; the same number means the same chunks.
+
+        Raises:
+            KnowledgeBaseError: it is damaged.
+        """
+        value = self.value("SELECT value FROM meta WHERE key = 'change'")
+        if not str(value).isdecimal():
+            raise KnowledgeBaseError(
+                f"{self.path} is damaged (no counter of changes): glm-rag kb rebuild "
+                f"{self.folder.name}"
+            )
+        return int(value)
 
     def get_meta(self, key: str) -> str | None:
         """A remembered fact."""

@@ -162,6 +162,15 @@ class KeepsVectors:
             zip(("embeddings", "dimension"), mine, strict=True),
         )
 
+    def _check_embedder(self) -> None:
+        """Make sure inside a read that the vectors are still those of this embedder."""
+        remembered = self._database.get_meta("embeddings")
+        if remembered not in (None, self.embeddings_name) and self._has_chunks():
+            raise KnowledgeBaseError(
+                f"knowledge base {self.name!r} was rebuilt with {remembered} since it was opened "
+                f"with {self.embeddings_name}: open it again"
+            )
+
     def _has_chunks(self) -> bool:
         return self._database.value("SELECT 1 FROM chunks LIMIT 1") is not None
 

@@ -8,6 +8,7 @@ run takes them up.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import keywords, records
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
+from glm_rag.knowledge.vectors import rows
 from glm_rag.types import Chunk
 
 _BATCH = 256
@@ -55,7 +57,7 @@ def _try_to_replace(
 ) -> bool:
     _embed(database, embedder, on_progress)
     with database.write() as connection:
-        if _not_embedded(connection, 1):
+        if _lacks_vectors(connection):
             return False
         _replace_vectors(connection, embedder.embeddings_name)
         _derive(connection, on_progress)
@@ -66,9 +68,13 @@ def _try_to_replace(
 
 
 def _embed(database: Database, embedder: KeepsVectors, on_progress: Progress | None) -> None:
-    total = database.value("SELECT count(*) FROM chunks")
+    with database.write(changes_chunks=False) as connection:
+        _forget_lost(connection)
+        ids = [row[0] for row in connection.execute(_NOT_EMBEDDED)]
     done = database.value("SELECT count(*) FROM temp.embedded")
-    while rows := _rows_to_embed(database):
+    total = done + len(ids)
+    for start in range(0, len(ids), _BATCH):
+        rows = _rows_to_embed(database, ids[start : start + _BATCH])
         texts = [embedder.embedding_text(chunk) for _, chunk in rows]
         hashes = [records.embedding_hash(embedder.embeddings_name, text) for text in texts]
         with database.read() as connection:
@@ -83,24 +89,35 @@ def _embed(database: Database, embedder: KeepsVectors, on_progress: Progress | N
             on_progress("embedding", done, total)
 
 
-def _rows_to_embed(database: Database) -> list[tuple[int, Chunk]]:
+_NOT_EMBEDDED = "SELECT id FROM chunks WHERE id NOT IN (SELECT id FROM temp.embedded) ORDER BY id"
+
+
+def _forget_lost(connection: sqlite3.Connection) -> int:
+    """Embed again what somebody else has stored meanwhile: storing drops pending vectors."""
+    return connection.execute(
+        "DELETE FROM temp.embedded WHERE hash NOT IN (SELECT embedding_hash FROM pending_vectors)"
+    ).rowcount
+
+
+def _lacks_vectors(connection: sqlite3.Connection) -> bool:
+    lost = _forget_lost(connection)
+    return bool(lost) or connection.execute(f"{_NOT_EMBEDDED} LIMIT 1").fetchone() is not None
+
+
+def _rows_to_embed(database: Database, ids: Sequence[int]) -> list[tuple[int, Chunk]]:
+    """Those of the chunks that are still there."""
     with database.read() as connection:
-        rows = _not_embedded(connection, _BATCH)
-    return [
-        (row_id, Chunk(0, len(text), text, headings=tuple(headings), table_header=header))
-        for row_id, text, headings, header in rows
-    ]
+        rows = connection.execute(
+            "SELECT id, text, headings, table_header FROM chunks "
+            f"WHERE id IN ({records.marks(ids)}) ORDER BY id",
+            ids,
+        ).fetchall()
+    return [(row_id, _chunk(*row)) for row_id, *row in rows]
 
 
-def _not_embedded(
-    connection: sqlite3.Connection, limit: int
-) -> list[tuple[int, str, Sequence[str], str]]:
-    rows = connection.execute(
-        "SELECT id, text, headings, table_header FROM chunks "
-        "WHERE id NOT IN (SELECT id FROM temp.embedded) ORDER BY id LIMIT ?",
-        (limit,),
-    )
-    return [(row_id, text, keywords.headings_of(h), header) for row_id, text, h, header in rows]
+def _chunk(text: str, headings: str, table_header: str) -> Chunk:
+    path = tuple(keywords.headings_of(headings))
+    return Chunk(0, len(text), text, headings=path, table_header=table_header)
 
 
 def _replace_vectors(connection: sqlite3.Connection, embedder: str) -> None:
@@ -153,10 +170,12 @@ def _derive(connection: sqlite3.Connection, on_progress: Progress | None) -> Non
             on_progress("keywords", done, total)
 
     keywords.rebuild(connection, tell)
-    connection.execute(
-        "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(id), 0) FROM chunks)) "
-        "WHERE name = 'chunks'"
-    )
+    (largest,) = connection.execute("SELECT coalesce(max(id), 0) FROM chunks").fetchone()
+    given = max(largest, rows.last_number(connection, "chunks"))
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'chunks'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('chunks', ?)", (given,))
+    # The time is more than anybody has counted to.
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('change', ?)", (int(time.time()),))
 
 
 def _drop_orphans(connection: sqlite3.Connection) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import keywords, records
 from glm_rag.knowledge.database import Database
-from glm_rag.knowledge.index import VectorIndex
+from glm_rag.knowledge.vectors.checking import checked_snapshots, differing_vectors
 from glm_rag.types import Chunk, VerifyFinding, VerifyReport, chunk_id
 
 _MAX_FINDINGS = 1000
@@ -80,11 +81,12 @@ def verify(name: str, folder: Path, on_progress: Progress | None = None) -> Veri
         tell = _counter(on_progress, totals[1])
         checks = (
             _guarded(_file(connection, mends), "database", mends.restore),
+            _guarded(_meta(connection, mends), "meta", mends.restore),
             _guarded(_documents(connection, mends), "document", mends.restore),
             _guarded(_chunks(connection, mends, seen, tell), "chunk", mends.restore),
             _guarded(_keywords(connection, mends, seen), "keywords", mends.rebuild),
             _guarded(_totals(connection, mends), "totals", mends.rebuild),
-            _guarded(_index(connection, VectorIndex(database), mends), "index", mends.rebuild),
+            _guarded(_index(connection, folder, mends), "index", mends.rebuild),
         )
         for check in checks:
             for finding in check:
@@ -106,7 +108,7 @@ def _guarded(check: Findings, what: str, mend: str) -> Findings:
     try:
         yield from check
     # SQLite keeps a value of any kind in any column.
-    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+    except (sqlite3.DatabaseError, TypeError, ValueError, KnowledgeBaseError) as error:
         yield VerifyFinding(what, "", f"cannot be read: {error}", mend)
 
 
@@ -127,10 +129,35 @@ def _file(connection: sqlite3.Connection, mends: _Mends) -> Findings:
         yield VerifyFinding("database", "", problem, mends.rebuild)
 
 
+def _meta(connection: sqlite3.Connection, mends: _Mends) -> Findings:
+    known = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if not str(known.get("change")).isdecimal():
+        yield VerifyFinding("meta", "", "the counter of changes is lost", mends.rebuild)
+    has_chunks = connection.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is not None
+    if has_chunks and not ("embeddings" in known and str(known.get("dimension")).isdecimal()):
+        problem = "which embedder made the vectors, and of what length, is lost"
+        yield VerifyFinding("meta", "", problem, mends.embed)
+
+
+_WRONG_KINDS = """
+    SELECT source FROM documents WHERE typeof(size) <> 'integer' OR typeof(mtime) <> 'real'
+    OR typeof(added_at) <> 'real' OR typeof(text) <> 'text'
+    UNION ALL
+    SELECT source FROM copies WHERE typeof(size) <> 'integer' OR typeof(mtime) <> 'real'
+    OR typeof(added_at) <> 'real'
+"""
+
+
 def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
-    for source, characters, pages, text in connection.execute(
-        "SELECT source, num_characters, pages, text FROM documents ORDER BY id"
+    for (source,) in connection.execute(_WRONG_KINDS).fetchall():
+        problem = "its size, times or text are of another kind than they should be"
+        yield VerifyFinding("document", source, problem, mends.ingest(source))
+    for source, characters, pages, warnings, text in connection.execute(
+        "SELECT source, num_characters, pages, warnings, text FROM documents ORDER BY id"
     ):
+        if not _are_texts(warnings):
+            problem = "its warnings cannot be read"
+            yield VerifyFinding("document", source, problem, mends.ingest(source))
         if len(text) != characters:
             problem = f"its text has {len(text)} characters and should have {characters}"
             yield VerifyFinding("document", source, problem, mends.ingest(source))
@@ -152,7 +179,17 @@ def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
 
 def _pages_fit(pages: str, length: int) -> bool:
     try:
-        return all(0 <= start <= end <= length for _, start, end in json.loads(pages))
+        return all(
+            isinstance(number, int) and 0 <= start <= end <= length
+            for number, start, end in json.loads(pages)
+        )
+    except (ValueError, TypeError):
+        return False
+
+
+def _are_texts(stored: str) -> bool:
+    try:
+        return all(isinstance(text, str) for text in json.loads(stored))
     except (ValueError, TypeError):
         return False
 
@@ -207,6 +244,17 @@ def _wrong_text(row: Mapping[str, Any], source: str, whole: str) -> Iterator[str
     section = (row["section_start"], row["section_end"])
     if None not in section and not 0 <= section[0] <= section[1] <= len(whole):
         yield f"{where}: the section around them is not in the text"
+    if not isinstance(row["page"], int | None):
+        yield f"{where}: their page is no number"
+    if not _is_metadata(row["extra"]):
+        yield f"{where}: their metadata cannot be read"
+
+
+def _is_metadata(stored: str | None) -> bool:
+    try:
+        return stored is None or isinstance(json.loads(stored), dict)
+    except (ValueError, TypeError):
+        return False
 
 
 def _wrong_terms(row: Mapping[str, Any], source: str, mends: _Mends, seen: _Seen) -> Findings:
@@ -245,7 +293,7 @@ def _wrong_vector(data: object, dimension: int) -> str:
 
 def _dimension(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT value FROM meta WHERE key = 'dimension'").fetchone()
-    return int(row[0]) if row else 0
+    return int(row[0]) if row and str(row[0]).isdecimal() else 0
 
 
 # ---------------------------------------------------------------- what is derived from them
@@ -292,15 +340,28 @@ def _listed(totals: set[tuple[str, int, int]]) -> str:
     return ", ".join(lines) or "none"
 
 
-def _index(connection: sqlite3.Connection, index: VectorIndex, mends: _Mends) -> Findings:
+def _index(connection: sqlite3.Connection, folder: Path, mends: _Mends) -> Findings:
     (alive,) = connection.execute(
         "SELECT count(*) FROM deletions WHERE chunk_id IN (SELECT id FROM chunks)"
     ).fetchone()
     if alive:
         problem = f"{alive} chunks count as deleted and are not"
         yield VerifyFinding("index", "", problem, mends.rebuild)
-    for problem in index.problems():
-        yield VerifyFinding("index", "", problem, mends.rebuild)
+    for snapshot, index, problem in checked_snapshots(connection, folder):
+        if problem:
+            yield VerifyFinding("index", "", problem, mends.rebuild)
+        for row_id in differing_vectors(connection, snapshot, index):
+            yield _differing_vector(connection, row_id, mends)
+
+
+def _differing_vector(connection: sqlite3.Connection, row_id: int, mends: _Mends) -> VerifyFinding:
+    source, number = connection.execute(
+        "SELECT d.source, c.chunk_index FROM chunks AS c JOIN documents AS d "
+        "ON d.id = c.document_id WHERE c.id = ?",
+        (row_id,),
+    ).fetchone()
+    problem = f"chunk {number}: its vector is not the one in the index"
+    return VerifyFinding("vector", source, problem, mends.embed)
 
 
 # ---------------------------------------------------------------- saved answers

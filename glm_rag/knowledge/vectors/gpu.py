@@ -35,6 +35,8 @@ class GpuCopy:
     A GPU index serves one thread at a time.
     """
 
+    MOST_WANTED = 2048  # results of one search, faiss/gpu/utils/DeviceDefs.cuh
+
     def __init__(self, faiss: Any, index: Any) -> None:
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()  # must outlive the copy

@@ -122,7 +122,7 @@ def search(
 
     Args:
         bits: bitmap of the ids that may be found, None for all.
-        allowed_share: share of the vectors that `bits` lets through.
+        allowed_share: share of the vectors that `bits` lets through; 0 to read every list.
         gpu: a copy of the index, which knows no bitmaps.
     """
     wanted = min(wanted, index.ntotal)
@@ -131,7 +131,7 @@ def search(
     options: dict[str, Any] = {}
     if is_ivf(index):
         options["nprobe"] = num_probed(index.ntotal, index.nlist, wanted, allowed_share)
-    if gpu is not None and bits is None:
+    if gpu is not None and bits is None and wanted <= gpu.MOST_WANTED:
         scores, ids = gpu.search(vector, wanted, options)
     else:
         scores, ids = index.search(vector[None], wanted, params=_parameters(options, bits))
@@ -158,6 +158,16 @@ def stored_ids(index: Any) -> np.ndarray:
         if lists.list_size(number)
     ]
     return np.sort(np.concatenate([*parts, np.zeros(0, np.int64)]))
+
+
+def flat_content(index: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of an exact index, and its vectors `[N, dimension]`, valid while the index lives."""
+    faiss = load_faiss()
+    if not index.ntotal:
+        return np.zeros(0, np.int64), np.zeros((0, index.d), np.float32)
+    flat = faiss.downcast_index(index.index)
+    vectors = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d)
+    return faiss.vector_to_array(index.id_map), vectors.reshape(index.ntotal, index.d)
 
 
 def remove(index: Any, ids: np.ndarray) -> None:

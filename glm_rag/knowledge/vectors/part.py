@@ -100,6 +100,9 @@ class Part:
         ids, scores = kinds.search(
             self.index, vector, wanted, bits, allowed_share=allowed_share, gpu=self.gpu
         )
+        # What a filter or many deletions leave may lie in other lists than those near the question.
+        if is_approximate and len(ids) < min(limit, self.index.ntotal) and bits is not None:
+            ids, scores = kinds.search(self.index, vector, wanted, bits, allowed_share=0.0)
         if is_approximate and len(ids):
             ids, vectors = fetch(ids)
             scores = vectors @ vector

@@ -16,6 +16,12 @@ BATCH = 10_000
 def dimension(connection: sqlite3.Connection) -> int:
     """Length of the vectors, 0 while there are none."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'dimension'").fetchone()
+    if row is not None and not str(row[0]).isdecimal():
+        path = _path(connection)
+        raise KnowledgeBaseError(
+            f"{path} is damaged (no length of the vectors): glm-rag kb rebuild "
+            f"{path.parent.name} --embed"
+        )
     return int(row[0]) if row else 0
 
 
@@ -115,10 +121,13 @@ def _arrays(
     ids = np.array([row[0] for row in rows], dtype=np.int64)
     data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
     if data.size != len(ids) * dimension:
-        path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
         raise KnowledgeBaseError(
-            f"{path} is damaged (vectors of unequal length): restore it from a backup, or delete "
-            "the knowledge base and ingest the files again"
+            f"{_path(connection)} is damaged (vectors of unequal length): restore it from a backup, "
+            "or delete the knowledge base and ingest the files again"
         )
     vectors = data.reshape(len(ids), dimension)
     return ids, np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _path(connection: sqlite3.Connection) -> Path:
+    return Path(connection.execute("PRAGMA database_list").fetchone()[2])

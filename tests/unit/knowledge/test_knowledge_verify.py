@@ -108,6 +108,25 @@ DAMAGES = {
     ),
     "totals": ("UPDATE totals SET num_terms = num_terms + 1", "totals", REBUILD),
     "numbers given": ("UPDATE sqlite_sequence SET seq = 1", "totals", REBUILD),
+    "no numbers given": ("DELETE FROM sqlite_sequence", "totals", REBUILD),
+    "the counter of changes": ("DELETE FROM meta WHERE key = 'change'", "meta", REBUILD),
+    "a counter that is a text": (
+        "UPDATE meta SET value = 'x' WHERE key = 'change'",
+        "meta",
+        REBUILD,
+    ),
+    "the embedder": ("DELETE FROM meta WHERE key = 'embeddings'", "meta", EMBED),
+    "the length of vectors": ("DELETE FROM meta WHERE key = 'dimension'", "meta", EMBED),
+    "a length that is a text": (
+        "UPDATE meta SET value = 'x' WHERE key = 'dimension'",
+        "meta",
+        EMBED,
+    ),
+    "warnings": ("UPDATE documents SET warnings = '{' WHERE id = 1", "document", REMOVE),
+    "a size that is a text": ("UPDATE documents SET size = 'x' WHERE id = 1", "document", REMOVE),
+    "metadata": ("UPDATE chunks SET extra = '{' WHERE extra IS NOT NULL", "chunk", REMOVE),
+    "a page that is a text": ("UPDATE chunks SET page = 'x' WHERE id = 1", "chunk", REMOVE),
+    "a chunk's language": ("UPDATE chunks SET language = 'xx' WHERE id = 1", "totals", REBUILD),
     "a deletion that was none": ("INSERT INTO deletions (chunk_id) VALUES (1)", "index", REBUILD),
     "a chunk of nothing": ("UPDATE vectors SET id = 77 WHERE id = 1", "database", REBUILD),
 }
@@ -153,6 +172,20 @@ def test_a_damaged_snapshot_is_found_and_rebuilt(filled, kind):
     assert filled.verify().findings == ()
 
 
+def test_a_bit_of_a_vector_that_a_snapshot_holds_is_noticed(filled):
+    for language in ("en", "zh"):
+        compact(filled.path, language, IndexLimits(min_changes=1))
+    (vector,) = filled._database.rows("SELECT vector FROM vectors WHERE id = 1")[0]
+    data = bytearray(vector)
+    data[3] ^= 0x80  # the sign of a number: the length stays
+    damage(filled, f"UPDATE vectors SET vector = x'{data.hex()}' WHERE id = 1")
+    assert findings(filled) == {("vector", "glm-rag")}
+    assert [f.source for f in filled.verify().findings] == ["a.txt"]
+    filled.rebuild(embed=True)
+    assert filled.verify().findings == ()
+    assert filled._database.rows("SELECT count(*) FROM vectors WHERE vector = ?", (vector,))[0][0]
+
+
 def test_terms_that_a_search_does_not_find_are_noticed(kb, make):
     text = "".join(f"word{number} " for number in range(3000))
     kb.put_document(*make("a", text, size=500))
@@ -195,6 +228,18 @@ def test_another_embedder_takes_over_and_all_chunks_are_kept(filled, open_kb, ha
     assert filled._database.value("SELECT count(*) FROM pending_vectors") == 0
 
 
+def test_a_reader_with_the_former_embedder_is_told_to_open_again(filled, open_kb, hash_embeddings):
+    reader = open_kb()
+    filled.rebuild(embeddings=hash_embeddings("other"))
+    for search in (
+        lambda: reader.similarity_search("x"),
+        lambda: reader.candidates(np.ones(8), ["rules"], limit=1),
+    ):
+        with pytest.raises(KnowledgeBaseError, match="rebuilt with other since it was opened"):
+            search()
+    assert len(filled.similarity_search("x", k=99)) == 7
+
+
 def test_a_reader_that_is_open_sees_the_new_vectors(filled, open_kb):
     damage(filled, "UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE id = 1)")
     reader, query = open_kb(), "another document"
@@ -204,6 +249,28 @@ def test_a_reader_that_is_open_sees_the_new_vectors(filled, open_kb):
     assert not numbers & set(filled._database.rows("SELECT id FROM chunks")), "given twice"
     ((found, score),) = reader.similarity_search_with_score(query, k=1)
     assert (found.page_content, round(score, 5)) == (query, 1.0)
+
+
+def test_embedding_again_beside_a_writer_leaves_no_chunk_without_a_vector(
+    kb, open_kb, make, hash_embeddings, monkeypatch
+):
+    from glm_rag.knowledge import rebuild
+
+    other = open_kb()
+
+    class Watched(hash_embeddings):
+        def embed_documents(self, texts):
+            if texts == ["said once"]:  # the vector of "said twice" is pending
+                other.put_document(*make("c", "said twice"))
+                other.remove("c")
+            return super().embed_documents(texts)
+
+    kb.put_document(*make("a", "said twice"))
+    kb.put_document(*make("b", "said once"))
+    monkeypatch.setattr(rebuild, "_BATCH", 1)
+    kb.rebuild(embeddings=Watched())
+    assert kb.verify().findings == ()
+    assert len(kb.similarity_search("x", k=9)) == 2
 
 
 def test_embedding_again_that_was_broken_off_goes_on_where_it_was(filled, hash_embeddings):

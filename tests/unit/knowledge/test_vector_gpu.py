@@ -24,6 +24,7 @@ class Copy:
 
     def search(self, vectors, k, params=None):
         assert params is None or params.sel is None
+        assert k <= 2048, "more results than a GPU gives"
         self.searches += 1
         return self.index.search(vectors, k, params=params)
 
@@ -65,6 +66,16 @@ def test_searches_go_to_the_gpu_but_those_of_selected_ids(store, copies, count):
         store.delete(store.some(1))
         assert reader.ids(vector) == store.nearest(vector, 10)
         assert copy.searches == 1
+
+
+def test_more_results_than_a_gpu_gives_come_from_the_cpu(store, copies):
+    store.add("en", 2100)
+    store.save()
+    vector = store.random()[0]
+    with closing(store.reader()) as reader:
+        assert len(reader.ids(vector, 2100)) == 2100
+        assert len(reader.ids(vector, 10)) == 10
+    assert copies[0].searches == 1
 
 
 def test_lists_are_trained_on_all_gpus(store, copies, monkeypatch):

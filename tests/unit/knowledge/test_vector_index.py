@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("faiss")
 sys.path.insert(0, str(Path(__file__).parent))
-from vector_store import DIMENSION, SMALL, VectorStore
+from vector_store import DIMENSION, SMALL, VectorStore, unit
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import index as index_module
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.index import VectorIndex
-from glm_rag.knowledge.vectors import kinds, snapshots
+from glm_rag.knowledge.vectors import checking, kinds, snapshots
 from glm_rag.knowledge.vectors import state as state_module
 
 
@@ -379,6 +379,19 @@ def test_verifying_names_a_file_that_holds_other_chunks(store, reader):
     check(store, reader)
 
 
+def test_verifying_beside_a_writer_that_replaces_the_file_names_nothing(
+    store, reader, swept_at_once
+):
+    store.add("en", SMALL.flat)
+    store.save()
+    with reader.database.read() as connection:
+        assert len(snapshots.read_snapshots(connection)) == 1
+        store.add("en", SMALL.flat)
+        store.save()
+        assert store.snapshots() == ["2.faiss"]
+        assert checking.snapshot_problems(connection, store.folder) == []
+
+
 def test_compaction_in_the_background_is_finished_at_save(store):
     with closing(store.reader()) as writer:
         writer.index.compact_if_due()
@@ -466,6 +479,27 @@ def test_a_filter_that_few_chunks_pass_is_searched_everywhere(store, reader):
         vector, allowed = store.random()[0], set(store.some(40))
         found = reader.ids(vector, allowed=np.array(sorted(allowed)))
         assert found == store.nearest(vector, 10, allowed=allowed)
+
+
+def test_a_filter_finds_enough_however_far_from_the_question_it_lies(store, reader, monkeypatch):
+    north = np.eye(DIMENSION, dtype=np.float32)[0]
+
+    def around(pole):
+        def random(count=1, dimension=DIMENSION):
+            noise = store.chance.standard_normal((count, dimension))
+            return unit(pole + 0.3 * noise / np.linalg.norm(noise, axis=1, keepdims=True))
+
+        return random
+
+    monkeypatch.setattr(store, "random", around(north))
+    near = store.add("en", 2000)
+    monkeypatch.setattr(store, "random", around(-north))
+    far = store.add("en", 2000)
+    store.save()
+    found = reader.ids(north, allowed=np.array(far))
+    assert len(found) == 10
+    assert set(found) <= set(store.nearest(north, 60, allowed=set(far)))
+    assert set(reader.ids(north)) <= set(near)
 
 
 def test_the_rarer_what_is_allowed_and_the_more_is_wanted_the_more_lists_are_read():
