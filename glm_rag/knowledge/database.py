@@ -48,6 +48,7 @@ class Database:
                     f"{self.path} is empty: restore it from a backup, or ingest the files again"
                 )
             self.read_only = not _is_writable(folder, self.path)
+            self._seen = _stamp(self.path)
             self._connection = _connect_read_only(self.path) if self.read_only else self._connect()
             self._identity = _identity(self.path)
             self._check_version()
@@ -64,6 +65,7 @@ class Database:
             if self._connection.in_transaction:
                 yield self._connection
                 return
+            self._follow_writers()
             try:
                 self._connection.execute("BEGIN")
                 yield self._connection
@@ -105,6 +107,7 @@ class Database:
     def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one query."""
         with self.lock, self._translated():
+            self._follow_writers()
             return self._connection.execute(statement, parameters).fetchall()
 
     def value(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
@@ -156,6 +159,15 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _follow_writers(self) -> None:
+        """Where we may not write, SQLite was told that nobody writes, and does not look again."""
+        if not self.read_only or self._connection.in_transaction:
+            return
+        now = _stamp(self.path)
+        if now != self._seen:
+            self._connection.close()
+            self._connection, self._seen = _connect_read_only(self.path), now
 
     def _check_place(self) -> None:
         """A file without a name takes every write and keeps none."""
@@ -258,6 +270,19 @@ def _code(error: sqlite3.Error) -> int:
 
 def _is_writable(folder: Path, file: Path) -> bool:
     return os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
+def _stamp(path: Path) -> list[tuple[int, ...] | None]:
+    """Changes whenever somebody has written to the file or its log."""
+    found: list[tuple[int, ...] | None] = []
+    for file in (path, path.with_name(path.name + "-wal")):
+        try:
+            status = file.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -75,5 +75,12 @@ def existing_folder(name: str, home: Path) -> Path:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of everything in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Bytes of everything in a folder, but for what somebody removes meanwhile."""
+    return sum(map(_file_size, folder.rglob("*")))
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0

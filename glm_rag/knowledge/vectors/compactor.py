@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.vectors import compaction, rows, snapshots
 from glm_rag.knowledge.vectors.kinds import IndexLimits
@@ -39,10 +38,12 @@ class Compactor:
         with self._lock:
             if due and not self._is_running():
                 # Not a daemon: an interpreter that ends waits, and FAISS is not torn apart.
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self.compact, args=(due,), name="glm-rag compaction"
                 )
-                self._thread.start()
+                with self._logged():
+                    thread.start()
+                    self._thread = thread
 
     def finish(self, refused: Iterable[str]) -> None:
         """Wait for what runs, then compact what is still due; anew where a file was refused."""
@@ -70,9 +71,11 @@ class Compactor:
     def _logged(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, KnowledgeBaseError) as error:
+        # FAISS raises RuntimeError and MemoryError, as does a system that has no thread left.
+        except Exception as error:  # noqa: BLE001
             where = self._database.folder / snapshots.FOLDER
-            logger.warning("no snapshot of the index in %s: %s", where, error)
+            reason = str(error) or type(error).__name__
+            logger.warning("no snapshot of the index in %s: %s", where, reason)
 
     def _is_running(self) -> bool:
         thread = self._thread

@@ -122,8 +122,8 @@ def _arrays(
     data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
     if data.size != len(ids) * dimension:
         raise KnowledgeBaseError(
-            f"{_path(connection)} is damaged (vectors of unequal length): restore it from a backup, "
-            "or delete the knowledge base and ingest the files again"
+            f"{_path(connection)} is damaged (vectors of unequal length): restore it from a "
+            "backup, or delete the knowledge base and ingest the files again"
         )
     vectors = data.reshape(len(ids), dimension)
     return ids, np.ascontiguousarray(vectors, dtype=np.float32)

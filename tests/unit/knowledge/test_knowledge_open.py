@@ -176,3 +176,73 @@ def test_data_folders_of_any_name_work(tmp_path, make, hash_embeddings, folder):
             kb.put_document(*make("a", "text"))
             kb._index.rebuild()
             assert kb.verify().findings == ()
+
+
+def test_who_may_not_write_sees_what_others_write(open_kb, home, make, monkeypatch):
+    from glm_rag.knowledge import database
+
+    open_kb().put_document(*make("a", "text"))
+    open_kb().close()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_is_writable", lambda *_: False)
+        reader = open_kb()
+    assert len(reader.similarity_search("x")) == 1
+    writer = open_kb()
+    writer.put_document(*make("b", "more " * 20_000))
+    assert [info.source for info in reader.documents()] == ["a", "b"]
+    assert len(reader.similarity_search("x", k=10_000)) == writer.info().num_chunks
+    writer.remove("a")
+    writer.close()
+    assert [info.source for info in reader.documents()] == ["b"]
+    assert reader.verify().findings == ()
+
+
+def test_a_file_that_vanishes_while_sizes_are_added_up_is_left_out(open_kb, monkeypatch):
+    kb = open_kb()
+    (kb.path / "index").mkdir()
+    (kb.path / "index" / "gone.tmp").write_bytes(b"12345")
+    with_it = kb.info().size_bytes
+    stat = Path.stat
+
+    def vanishing(self, **options):
+        if self.name == "gone.tmp":
+            raise FileNotFoundError(2, "No such file or directory", str(self))
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    monkeypatch.setattr(Path, "is_file", lambda self: self.name != "index")
+    assert kb.info().size_bytes == with_it - 5
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError(), ValueError("x")])
+def test_a_snapshot_that_fails_in_any_way_keeps_nobody_from_closing(
+    open_kb, make, monkeypatch, caplog, error
+):
+    from glm_rag.knowledge.vectors import compaction
+
+    def fail(*_, **__):
+        raise error
+
+    kb = open_kb()
+    kb.put_document(*make("a", "text"))
+    monkeypatch.setattr(compaction, "compact", fail)
+    monkeypatch.setattr(kb._index._compactor, "_due", lambda: ["en"])
+    kb.close()
+    assert "no snapshot of the index" in caplog.text
+    with pytest.raises(KnowledgeBaseError):
+        kb.documents()
+
+
+def test_a_commit_stands_where_no_thread_can_be_started(open_kb, make, monkeypatch):
+    import threading
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    kb = open_kb()
+    monkeypatch.setattr(kb._index._compactor, "_has_moved", lambda: True)
+    monkeypatch.setattr(kb._index._compactor, "_due", lambda: ["en"])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert kb.put_document(*make("a", "text")) == "added"
+    kb.close()
