@@ -111,11 +111,11 @@ class Library(KeepsVectors):
         file = names[0]
         with self._database.write() as connection:
             existed = sources.resolve(connection, file) is not None
-            for number, item in enumerate(prepared):
+            for item in prepared:
                 self._remember_embedder(connection, item.vectors)
                 storing.put(connection, item)
-                if number == 0:
-                    sources.remove_members(connection, file, but=names)
+            # Not before: a changed member leaves its old text, and what that holds, to its copies.
+            sources.remove_members(connection, file, but=names)
             records.forget_pending(connection, (h for item in prepared for h in item.hashes))
             records.replace_failures(connection, file, failures)
         self._wrote()

@@ -109,13 +109,40 @@ def add_copy(
         KnowledgeBaseError: `of` is not here, or is `source` itself.
     """
     found = resolve(connection, of)
-    if found is not None and found[1] != source:
-        remove(connection, source)
-        found = resolve(connection, of)
     if found is None or found[1] == source:
         reason = "is that file itself" if found else "is not in the knowledge base"
         raise KnowledgeBaseError(f"{source} cannot be kept as a copy of {of}, which {reason}")
-    restore_copies(connection, found[0], [(source, size, mtime, time.time())])
+    document_id, own = found
+    copy = (source, size, mtime, time.time())
+    if _goes_with(connection, document_id, source):
+        # A mail that now is what was attached to it: only this is left of it.
+        _move(connection, document_id, own, _ASIDE, container=None)
+        remove(connection, source)
+        _promote(connection, document_id, _ASIDE, copy, title_of=own)
+    else:
+        # Removing may give the document another source, so it is known by its number.
+        remove(connection, source)
+        restore_copies(connection, document_id, [copy])
+
+
+# No file's URI.
+_ASIDE = "aside:"
+
+
+def _goes_with(connection: sqlite3.Connection, document_id: int, source: str) -> bool:
+    """Whether removing `source` would remove a document that lies inside, at any depth."""
+    while not _copies(connection, document_id):
+        row = connection.execute(
+            "SELECT outer.id, outer.source FROM documents AS d JOIN documents AS outer "
+            "ON outer.source = d.container WHERE d.id = ?",
+            (document_id,),
+        ).fetchone()
+        if row is None:
+            return False
+        document_id, own = row
+        if own == source:
+            return not _copies(connection, document_id)
+    return False
 
 
 def _copies(connection: sqlite3.Connection, document_id: int) -> list[CopyRow]:
@@ -127,8 +154,19 @@ def _copies(connection: sqlite3.Connection, document_id: int) -> list[CopyRow]:
     ).fetchall()
 
 
-def _promote(connection: sqlite3.Connection, document_id: int, old: str, heir: CopyRow) -> None:
-    """Make a copy the document's own source, in place of `old`."""
+def _promote(
+    connection: sqlite3.Connection,
+    document_id: int,
+    old: str,
+    heir: CopyRow,
+    *,
+    title_of: str | None = None,
+) -> None:
+    """Make a copy the document's own source, in place of `old`.
+
+    Args:
+        title_of: the source that its title may be the name of; default: `old`.
+    """
     source, size, mtime, added_at = heir
     connection.execute("DELETE FROM copies WHERE source = ?", (source,))
     (title,) = connection.execute(
@@ -136,7 +174,7 @@ def _promote(connection: sqlite3.Connection, document_id: int, old: str, heir: C
     ).fetchone()
     connection.execute(
         "UPDATE documents SET title = ?, size = ?, mtime = ?, added_at = ? WHERE id = ?",
-        (_title_for(title, old, source), size, mtime, added_at, document_id),
+        (_title_for(title, title_of or old, source), size, mtime, added_at, document_id),
     )
     _move(connection, document_id, old, source, container=None)
 

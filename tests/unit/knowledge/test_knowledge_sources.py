@@ -215,6 +215,67 @@ def test_a_file_like_a_member_outlives_the_archive(kb, make):
     assert keys_are_of(kb, "a.txt")
 
 
+def attached(kb, make, *sources):
+    """Put documents of which each holds the next."""
+    items, container = [], ""
+    for source in sources:
+        document, chunks = make(source, f"text of {source} " * 3)
+        items.append(
+            (dataclasses.replace(document, container=container), chunks, kb.embed_chunks(chunks))
+        )
+        container = source
+    kb.put_documents(items)
+
+
+def test_a_mail_that_becomes_what_was_attached_to_it_is_only_that(kb, make):
+    attached(kb, make, "f.eml", "f.eml#in.eml", "f.eml#in.eml#doc")
+    text = kb.get_text("f.eml#in.eml")
+    kb.add_copy("f.eml", of="f.eml#in.eml", size=7, mtime=3.0)
+    assert [info.source for info in kb.documents()] == ["f.eml", "f.eml#doc"]
+    info = kb.get_document("f.eml")
+    assert (kb.get_text("f.eml"), info.size, info.mtime) == (text, 7, 3.0)
+    assert (info.container, info.copies, info.title) == ("", (), "f.eml")
+    assert kb.get_document("f.eml#doc").container == "f.eml"
+    assert kb.verify().findings == ()
+
+
+@pytest.mark.parametrize("of", ["f.eml", "f.eml#in.eml", "f.eml#in.eml#doc"])
+def test_what_another_file_holds_too_stays_there_when_a_mail_becomes_its_attachment(kb, make, of):
+    attached(kb, make, "f.eml", "f.eml#in.eml", "f.eml#in.eml#doc")
+    kb.add_copy("other", of=of, size=1, mtime=1.0)
+    text = kb.get_text("f.eml#in.eml#doc")
+    kb.add_copy("f.eml", of="f.eml#in.eml#doc", size=7, mtime=3.0)
+    (holder,) = [info for info in kb.documents() if "f.eml" in info.copies]
+    assert kb.get_text("f.eml") == kb.get_text(holder.source) == text
+    assert (
+        holder.source
+        == {
+            "f.eml": "other#in.eml#doc",
+            "f.eml#in.eml": "other#doc",
+            "f.eml#in.eml#doc": "other",
+        }[of]
+    )
+    assert kb.verify().findings == ()
+
+
+def test_a_file_like_a_changed_member_keeps_what_that_held(kb, make):
+    attached(kb, make, "f.eml", "f.eml#in.eml", "f.eml#in.eml#doc")
+    kb.add_copy("other.eml", of="f.eml#in.eml", size=1, mtime=1.0)
+    mail, chunks = make("f.eml", "another mail")
+    member, member_chunks = make("f.eml#in.eml", "with another attachment")
+    member = dataclasses.replace(member, container="f.eml")
+    kb.put_documents(
+        [
+            (mail, chunks, kb.embed_chunks(chunks)),
+            (member, member_chunks, kb.embed_chunks(member_chunks)),
+        ]
+    )
+    sources = [info.source for info in kb.documents()]
+    assert sources == ["f.eml", "f.eml#in.eml", "other.eml", "other.eml#doc"]
+    assert kb.get_document("other.eml#doc").container == "other.eml"
+    assert kb.verify().findings == ()
+
+
 def test_failures_of_members_are_replaced_with_the_file(kb, make):
     def failed(name):
         return IngestFailure(name, "load", "encrypted", permanent=True)
