@@ -46,11 +46,13 @@ def remove(connection: sqlite3.Connection, source: str) -> bool:
     if copies:
         _promote(connection, found[0], source, copies[0])
         return True
-    for (member,) in connection.execute(
+    members = connection.execute(
         "SELECT source FROM documents WHERE container = ?", (source,)
-    ).fetchall():
+    ).fetchall()
+    records.delete_document(connection, source)  # first: a damaged one may hold itself
+    for (member,) in members:
         remove(connection, member)
-    return records.delete_document(connection, source)
+    return True
 
 
 def make_room(connection: sqlite3.Connection, source: str, sha256: str) -> list[CopyRow]:

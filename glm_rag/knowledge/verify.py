@@ -148,6 +148,16 @@ _WRONG_KINDS = """
 """
 
 
+# Also those that hold each other.
+_IN_NO_FILE = """
+    WITH RECURSIVE held (source) AS (
+        SELECT source FROM documents WHERE container IS NULL
+        UNION SELECT d.source FROM documents AS d JOIN held AS h ON d.container = h.source
+    )
+    SELECT source FROM documents WHERE source NOT IN (SELECT source FROM held)
+"""
+
+
 def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
     for (source,) in connection.execute(_WRONG_KINDS).fetchall():
         problem = "its size, times or text are of another kind than they should be"
@@ -164,10 +174,7 @@ def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
         if not _pages_fit(pages, len(text)):
             problem = "its pages do not lie in its text"
             yield VerifyFinding("document", source, problem, mends.ingest(source))
-    for (source,) in connection.execute(
-        "SELECT d.source FROM documents AS d WHERE d.container IS NOT NULL AND NOT EXISTS "
-        "(SELECT 1 FROM documents AS outer WHERE outer.source = d.container)"
-    ):
+    for (source,) in connection.execute(_IN_NO_FILE).fetchall():
         problem = "the file that holds it is not in the knowledge base"
         yield VerifyFinding("document", source, problem, mends.ingest(source))
     for (source,) in connection.execute(

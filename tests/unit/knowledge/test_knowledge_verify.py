@@ -65,6 +65,11 @@ DAMAGES = {
     ),
     "pages": ("UPDATE documents SET pages = '[[1, 0, 999]]' WHERE id = 1", "document", REMOVE),
     "an orphan member": ("DELETE FROM documents WHERE source = 'z'", "document", REMOVE),
+    "an archive inside itself": (
+        "UPDATE documents SET container = 'z' WHERE source = 'z'",
+        "document",
+        REMOVE,
+    ),
     "a copy of itself": ("UPDATE copies SET source = 'a.txt'", "document", REMOVE),
     "no vector": ("DELETE FROM vectors WHERE id = 1", "vector", EMBED),
     "half a vector": ("UPDATE vectors SET vector = x'0000803f' WHERE id = 1", "vector", EMBED),
@@ -154,6 +159,13 @@ def test_what_rebuild_is_said_to_mend_it_mends(filled, what):
     assert [d.id for d in filled.similarity_search("x", k=99)] == before
     found = filled.candidates(np.ones(8), ["rules"], limit=1).candidates
     assert any(candidate.term_counts == {"rules": 1} for candidate in found)
+
+
+def test_an_archive_inside_itself_can_be_removed(filled):
+    damage(filled, "UPDATE documents SET container = 'z#m' WHERE source = 'z'")
+    assert findings(filled) == {("document", "glm-rag")}
+    assert filled.remove("z")
+    assert filled.verify().findings == ()
 
 
 @pytest.mark.parametrize("kind", ["flipped", "short", "empty", "gone"])
