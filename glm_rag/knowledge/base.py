@@ -399,6 +399,7 @@ def _text_id(text: str, extra: str) -> str:
 
 def _as_json(metadata: Mapping[str, Any]) -> str:
     try:
-        return records.storable(json.dumps(metadata, ensure_ascii=False))
+        # NaN is no JSON: SQLite would refuse every search with a filter because of it.
+        return records.storable(json.dumps(metadata, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"metadata must be JSON values: {error}") from error

@@ -206,9 +206,17 @@ def embedding_text(chunk: Chunk, embeddings: Embeddings) -> str:
 
 
 def name_of(embeddings: Embeddings) -> str:
-    """What a knowledge base remembers an embedder by."""
+    """What a knowledge base remembers an embedder by: its name, else its class and its model.
+
+    LangChain's embedders have no name, and most say their model in one of two attributes.
+    """
     name = getattr(embeddings, "name", None)
-    return name if isinstance(name, str) else type(embeddings).__name__
+    if isinstance(name, str):
+        return name
+    models = (getattr(embeddings, attribute, None) for attribute in ("model_name", "model"))
+    model = next((model for model in models if isinstance(model, str) and model), None)
+    kind = type(embeddings).__name__
+    return kind if model is None else f"{kind}:{model}"
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

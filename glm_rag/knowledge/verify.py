@@ -259,9 +259,15 @@ def _wrong_text(row: Mapping[str, Any], source: str, whole: str) -> Iterator[str
 
 def _is_metadata(stored: str | None) -> bool:
     try:
-        return stored is None or isinstance(json.loads(stored), dict)
+        known = None if stored is None else json.loads(stored, parse_constant=_refuse)
+        return known is None or isinstance(known, dict)
     except (ValueError, TypeError):
         return False
+
+
+def _refuse(constant: str) -> None:
+    """Python reads NaN, SQLite does not."""
+    raise ValueError(constant)
 
 
 def _wrong_terms(row: Mapping[str, Any], source: str, mends: _Mends, seen: _Seen) -> Findings:

@@ -246,3 +246,18 @@ def test_a_commit_stands_where_no_thread_can_be_started(open_kb, make, monkeypat
         patch.setattr(threading.Thread, "start", refuse)
         assert kb.put_document(*make("a", "text")) == "added"
     kb.close()
+
+
+@pytest.mark.parametrize("attribute", ["model", "model_name"])
+def test_two_models_of_one_class_are_two_embedders(open_kb, hash_embeddings, attribute):
+    class Remote(hash_embeddings):
+        def __init__(self, model):
+            super().__init__(name=None)
+            setattr(self, attribute, model)
+
+    first = open_kb(embeddings=Remote("small"))
+    first.add_texts(["a text"])
+    assert first.embeddings_name == "Remote:small"
+    assert open_kb(embeddings=Remote("small")).info().num_chunks == 1
+    with pytest.raises(KnowledgeBaseError, match="built with Remote:small, not with Remote:large"):
+        open_kb(embeddings=Remote("large"))

@@ -214,3 +214,11 @@ def test_a_row_of_a_table_is_found_by_a_word_of_its_header(kb):
     ).candidates
     assert [candidate.term_counts["stock"] for candidate in found] == [1]
     assert kb.verify().num_findings == 0
+
+
+def test_a_number_that_is_none_cannot_break_the_filters_of_all(kb):
+    kb.add_texts(["a text"], [{"year": 1999}])
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="metadata must be JSON"):
+            kb.add_texts(["another"], [{"year": bad}])
+    assert len(kb.similarity_search("x", filter={"year": 1999})) == 1

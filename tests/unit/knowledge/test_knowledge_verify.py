@@ -130,6 +130,11 @@ DAMAGES = {
     "warnings": ("UPDATE documents SET warnings = '{' WHERE id = 1", "document", REMOVE),
     "a size that is a text": ("UPDATE documents SET size = 'x' WHERE id = 1", "document", REMOVE),
     "metadata": ("UPDATE chunks SET extra = '{' WHERE extra IS NOT NULL", "chunk", REMOVE),
+    "metadata that SQLite cannot read": (
+        """UPDATE chunks SET extra = '{"a": NaN}' WHERE extra IS NOT NULL""",
+        "chunk",
+        REMOVE,
+    ),
     "a page that is a text": ("UPDATE chunks SET page = 'x' WHERE id = 1", "chunk", REMOVE),
     "a chunk's language": ("UPDATE chunks SET language = 'xx' WHERE id = 1", "totals", REBUILD),
     "a deletion that was none": ("INSERT INTO deletions (chunk_id) VALUES (1)", "index", REBUILD),
