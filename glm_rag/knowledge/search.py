@@ -27,6 +27,8 @@ _MAX_MATCH_TERMS = 64
 # SQLite ranks about a million matches a second (benchmarks/knowledge_scale.py), so this many cost
 # 50 ms. A term of more chunks weighs little among so many.
 _MAX_MATCHES = 50_000
+# Values of a filter; SQLite takes 32,766 parameters in all, and some values stand there thrice.
+_MAX_OPTIONS = 10_000
 
 
 def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np.ndarray:
@@ -71,7 +73,13 @@ def _condition(name: str, wanted: Any) -> tuple[str, str, list[Any]]:
     if wanted is None:
         return name, "IS NULL", []
     options = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+    if len(options) > _MAX_OPTIONS:
+        raise ConfigError(
+            f"cannot filter {name!r} by {len(options)} values: give at most {_MAX_OPTIONS}"
+        )
     for option in options:
+        if isinstance(option, int) and abs(option) >= 1 << 63:
+            raise ConfigError(f"cannot filter {name!r} by {option}: no number is so large")
         if not isinstance(option, str | int | float):
             raise ConfigError(
                 f"cannot filter {name!r} by {type(option).__name__}: give a text, a number, "

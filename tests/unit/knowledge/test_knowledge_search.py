@@ -222,3 +222,13 @@ def test_a_number_that_is_none_cannot_break_the_filters_of_all(kb):
         with pytest.raises(ConfigError, match="metadata must be JSON"):
             kb.add_texts(["another"], [{"year": bad}])
     assert len(kb.similarity_search("x", filter={"year": 1999})) == 1
+
+
+def test_filters_that_sqlite_cannot_take_are_refused_in_one_line(kb):
+    kb.add_texts(["a text"], [{"year": 1999}])
+    with pytest.raises(ConfigError, match="give at most 10000"):
+        kb.similarity_search("x", filter={"source": [f"s{i}" for i in range(10_001)]})
+    with pytest.raises(ConfigError, match="no number is so large"):
+        kb.similarity_search("x", filter={"year": 1 << 63})
+    many = list(range(10_000))
+    assert len(kb.similarity_search("x", filter={"year": many})) == 1
