@@ -9,11 +9,14 @@ from glm_rag.config import Settings
 from glm_rag.errors import KnowledgeBaseError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from glm_rag.assistant import Assistant
     from glm_rag.chat_models import ChatGLM2
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
     from glm_rag.retrieval.retriever import HybridRetriever
+    from glm_rag.templates import Templates
 
 
 def build_llm(settings: Settings) -> ChatGLM2:
@@ -85,6 +88,29 @@ def build_retriever(settings: Settings, kb: KnowledgeBase) -> HybridRetriever:
     return HybridRetriever(store=kb, k=retrieval.k, candidates=retrieval.candidates)
 
 
+def build_templates(settings: Settings, own: Path | None) -> Templates:
+    """The words of prompts: built in < `prompt.templates` < a knowledge base's own file.
+
+    Raises:
+        ConfigError: a file is missing or cannot be used; the key is named.
+    """
+    from glm_rag.templates import TEMPLATES, read_templates
+
+    templates = TEMPLATES
+    for file in (settings.prompt.templates, own):
+        if file is not None:
+            templates = read_templates(file, templates)
+    return templates
+
+
+def templates_for(settings: Settings, kb: KnowledgeBase) -> Templates:
+    """The words of the prompts about `kb`; errors as in `build_templates`."""
+    from glm_rag.templates import PROMPT_FILE
+
+    own = kb.path / PROMPT_FILE
+    return build_templates(settings, own if own.is_file() else None)
+
+
 def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
     """An assistant that answers from `kb`."""
     from glm_rag.assistant import Assistant
@@ -94,6 +120,7 @@ def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
         build_llm(settings),
         packing=settings.packing,
         retrieval=settings.retrieval,
+        templates=templates_for(settings, kb),
     )
 
 

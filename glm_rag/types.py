@@ -452,6 +452,35 @@ class PackedContext:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowReport:
+    """How the context window of one answer was spent, in tokens of the language model.
+
+    `system + history + sum(passages) + question` is exactly the length of the prompt.
+
+    Attributes:
+        size: of the window. reserve: kept for the answer.
+        system: fixed text and example, with the marks of the prompt format.
+        history: earlier rounds, the passages that they show included.
+        passages: those that this prompt adds, in its order.
+        free: neither read nor reserved.
+        rounds_left_out: earlier rounds that no longer fit. rounds_shortened: those that stay
+            without their passages.
+        passages_left_out: distinct chunks found that did not enter.
+    """
+
+    size: int
+    reserve: int
+    system: int
+    history: int
+    passages: tuple[int, ...]
+    question: int
+    free: int
+    rounds_left_out: int = 0
+    rounds_shortened: int = 0
+    passages_left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """One part of the answer and the characters that support it.
 
@@ -504,6 +533,11 @@ class Answer:
         nearest: the best passages found, where it abstained.
         search_question: what was searched for; a follow-up carries the question before it.
         unsupported: sentences and numbers of the text that no passage supports, in order.
+        trace: what happened on the way: `search_question_by` (`as asked | rule | model`) and
+            `rewrite_note`; `passages_found`, `passages_packed`, `passages_shown_before` and
+            `passages_dropped`; `evidence`, the margin of the best passage (None: not measured);
+            `decision` (`answered`, or who declined).
+        window: how the context window was spent; None where the model was not asked.
     """
 
     text: str
@@ -519,6 +553,8 @@ class Answer:
     nearest: tuple[ScoredDocument, ...] = ()
     search_question: str = ""
     unsupported: tuple[Unsupported, ...] = ()
+    trace: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    window: WindowReport | None = None
 
     @property
     def supported(self) -> bool:
