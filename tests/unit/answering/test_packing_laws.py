@@ -39,12 +39,6 @@ WORDS = ["leave", "weeks", "canteen", "The", "a", "育儿假", "兼职员工", "
 ENDS = [". ", "! ", "。", "\n\n", ", ", " "]
 
 
-@st.composite
-def texts(draw) -> str:
-    pairs = draw(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(ENDS)), min_size=3))
-    return "".join(word + end for word, end in pairs)
-
-
 def chunk_of(text: str, source: str, start: int, end: int, score: float) -> Document:
     metadata = {"source": source, "title": source, "start": start, "end": end, "score": score}
     return Document(id=f"{source}:{start}:{end}", page_content=text[start:end], metadata=metadata)
@@ -52,16 +46,24 @@ def chunk_of(text: str, source: str, start: int, end: int, score: float) -> Docu
 
 @st.composite
 def found(draw) -> tuple[dict[str, str], list[Document]]:
-    """Documents and chunks of them that overlap, touch, repeat or stand apart, any score."""
-    stored = {name: draw(texts()) for name in ("a", "b", "c")[: draw(st.integers(1, 3))]}
+    """Documents and chunks of them that overlap, touch, repeat or stand apart; no two score alike.
+
+    Chunks end behind any piece, or one character before: inside a word, before a full stop.
+    """
+    stored, pieces = {}, {}
+    for source in ("a", "b")[: draw(st.integers(1, 2))]:
+        pairs = st.tuples(st.sampled_from(WORDS), st.sampled_from(ENDS)).map("".join)
+        pieces[source] = draw(st.lists(pairs, min_size=8, max_size=20))
+        stored[source] = "".join(pieces[source])
     chunks = []
-    for _ in range(draw(st.integers(1, 8))):
+    for number in range(draw(st.integers(1, 8))):
         source = draw(st.sampled_from(sorted(stored)))
-        text = stored[source]
-        start = draw(st.integers(0, len(text) - 1))
-        end = draw(st.integers(start + 1, len(text)))
-        score = draw(st.sampled_from([0.2, 0.5, 0.8, 0.9, 0.95, 1.0]))
-        chunks.append(chunk_of(text, source, start, end, score))
+        first = draw(st.integers(0, len(pieces[source]) - 1))
+        last = min(first + draw(st.integers(1, 4)), len(pieces[source]))
+        start, end = (sum(map(len, pieces[source][:n])) for n in (first, last))
+        end = max(start + 1, end - draw(st.integers(0, 1)))
+        score = draw(st.sampled_from([0.2, 0.8, 0.9, 0.95, 1.0])) + number / 1000
+        chunks.append(chunk_of(stored[source], source, start, end, score))
     return stored, chunks
 
 
@@ -84,24 +86,28 @@ def spans_of(passages) -> dict[str, list[tuple[int, int]]]:
 
 
 OPTIONS = st.fixed_dictionaries(
-    {"max_passages": st.integers(1, 5), "relative_score": st.sampled_from([0.0, 0.6, 0.9])}
+    {"max_passages": st.integers(1, 5), "relative_score": st.sampled_from([0.0, 0.8])}
 )
 laws = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @laws
-@given(found(), COUNTERS, LANGUAGES, st.integers(0, 150), OPTIONS)
-def test_never_over_budget_by_one_token(given_, count, language, budget, options):
+@given(found(), COUNTERS, LANGUAGES, st.integers(0, 8), OPTIONS)
+def test_never_over_budget_by_one_token(given_, count, language, short, options):
+    whole, _ = packed_by(given_[1], count, language, 10**6, **options)
+    # What just fits enters, and with a token less something else must give.
+    budget = max(0, whole.num_tokens - short)
     packed, size = packed_by(given_[1], count, language, budget, **options)
     passages = packed.passages
     assert packed.num_tokens == (size(passages) if passages else 0) <= budget == packed.budget
+    assert (packed.passages == whole.passages) == (budget == whole.num_tokens)
     assert len(passages) <= options["max_passages"]
     assert [p.num_tokens for p in passages] == [size([p]) for p in passages]
     assert [p.index for p in passages] == list(range(1, len(passages) + 1))
 
 
 @laws
-@given(found(), COUNTERS, LANGUAGES, st.integers(0, 150), OPTIONS)
+@given(found(), COUNTERS, LANGUAGES, st.integers(0, 300), OPTIONS)
 def test_a_passage_is_cut_only_where_no_whole_one_fits(given_, count, language, budget, options):
     chunks = given_[1]
     packed, size = packed_by(chunks, count, language, budget, **options)
@@ -120,7 +126,7 @@ def test_a_passage_is_cut_only_where_no_whole_one_fits(given_, count, language, 
 
 
 @laws
-@given(found(), COUNTERS, LANGUAGES, st.integers(0, 150), OPTIONS)
+@given(found(), COUNTERS, LANGUAGES, st.integers(0, 300), OPTIONS)
 def test_no_text_is_repeated(given_, count, language, budget, options):
     packed, _ = packed_by(given_[1], count, language, budget, **options)
     for spans in spans_of(packed.passages).values():
@@ -131,20 +137,16 @@ def test_no_text_is_repeated(given_, count, language, budget, options):
 
 
 @laws
-@given(found(), COUNTERS, LANGUAGES, st.integers(0, 150), OPTIONS, st.randoms())
+@given(found(), COUNTERS, LANGUAGES, st.integers(0, 300), OPTIONS, st.randoms())
 def test_the_order_is_stable(given_, count, language, budget, options, random):
     chunks = given_[1]
     packed, _ = packed_by(chunks, count, language, budget, **options)
     again, _ = packed_by(chunks, count, language, budget, **options)
     assert again == packed
-    # Which of several chunks with one score was found first may decide; nothing else may.
-    distinct = {chunk.metadata["score"]: chunk for chunk in chunks}
-    ranked = list(distinct.values())
-    expected, _ = packed_by(ranked, count, language, budget, **options)
-    random.shuffle(ranked)
-    assert packed_by(ranked, count, language, budget, **options)[0] == expected
+    random.shuffle(chunks)
+    assert packed_by(chunks, count, language, budget, **options)[0] == packed
     # Best first; behind it the passages of a document stand as in the document.
-    passages = expected.passages
+    passages = packed.passages
     scores = [p.document.metadata["score"] for p in passages]
     assert not scores or scores[0] == max(scores)
     for spans in spans_of(passages[1:]).values():
@@ -152,7 +154,7 @@ def test_the_order_is_stable(given_, count, language, budget, options, random):
 
 
 @laws
-@given(found(), COUNTERS, LANGUAGES, st.integers(0, 150), OPTIONS, st.randoms())
+@given(found(), COUNTERS, LANGUAGES, st.integers(0, 300), OPTIONS, st.randoms())
 def test_every_offset_opens_to_the_stored_characters(
     given_, count, language, budget, options, random
 ):
