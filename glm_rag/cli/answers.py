@@ -208,6 +208,8 @@ def show_sources(answer: Answer) -> None:
         console.print(Text(quote, style="green"))
     for line in _unsupported_lines(answer):
         console.print(Text(line, style="yellow"))
+    for line in _notes(answer):
+        console.print(Text(line, style="dim"))
     timings, usage = answer.timings, answer.usage
     first, total = timings.get("first_token", 0), timings.get("total", 0)
     console.print(
@@ -227,6 +229,16 @@ def _unsupported_lines(answer: Answer) -> list[str]:
         for kind, text in dict.fromkeys(found)
         if kind in shown
     ]
+
+
+def _notes(answer: Answer) -> list[str]:
+    """What was searched for in place of the question, and what of the talk no longer fits."""
+    notes = []
+    if answer.search_question not in {"", answer.question}:
+        notes.append(f"  searched for: {' '.join(answer.search_question.split())}")
+    if answer.window is not None and answer.window.rounds_left_out:
+        notes.append(f"  not read: the first {answer.window.rounds_left_out} rounds of this talk")
+    return notes
 
 
 def _cited(citation: Citation) -> tuple[str, str]:
