@@ -9,8 +9,9 @@ from glm_rag.templates import Template
 from glm_rag.types import ChatTurn, Passage
 
 _MAX_TITLE = 80
-# Stands before and behind the text of a passage; `as_data` leaves it nowhere inside.
-_QUOTE = '"""'
+# Stands before and behind the text of a passage; `as_data` leaves it nowhere inside. A small model
+# reads on over this mark as over none; with quotation marks it recited the example instead.
+_QUOTE = "```"
 
 # Text of a document that looks like structure of the prompt: round markers, speaker labels,
 # passage numbers, quotation marks of ours, role tokens of other models. One character takes the
@@ -90,7 +91,7 @@ def as_data(text: str) -> str:
     """Text in which nothing can be taken for the structure of a prompt; the length stays.
 
     `[Round 3]` becomes `(Round 3)`, `[1]` at the beginning of a line `(1)`, `问：` there `问:`,
-    three quotation marks three apostrophes and `<|user|>` becomes `<(user)>`.
+    three backquotes three apostrophes and `<|user|>` becomes `<(user)>`.
     """
     text = _ROUND.sub(r"(\1)", text)
     text = _NUMBER.sub(r"\1(\2)", text)

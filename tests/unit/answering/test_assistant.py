@@ -263,7 +263,7 @@ def test_a_new_passage_enters_the_new_round_under_the_next_number():
     made.retriever.documents = [document(other, start=900), document()]
     second = made.ask("And how long is annual leave?", history=first)
     assert engine.prompts[1][: len(engine.prompts[0])] == engine.prompts[0]
-    assert f'[2] Handbook (page 2)\n"""\n{other}\n"""' in engine.prompt_texts[1]
+    assert f"[2] Handbook (page 2)\n```\n{other}\n```" in engine.prompt_texts[1]
     assert engine.prompt_texts[1].count(TEXT) == 1
     assert [p.index for p in second.context.passages] == [1, 2]
     (citation,) = second.citations
