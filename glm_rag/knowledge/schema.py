@@ -112,7 +112,6 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX chunk_totals;
     CREATE INDEX chunks_of_language ON chunks (language);
     CREATE INDEX chunks_with_extra ON chunks (document_id) WHERE extra IS NOT NULL;
-    CREATE INDEX chunks_of_language ON chunks (language);
     CREATE TRIGGER chunk_added AFTER INSERT ON chunks BEGIN
         INSERT INTO totals VALUES (new.language, 1, new.num_terms) ON CONFLICT (language)
         DO UPDATE SET num_chunks = num_chunks + 1, num_terms = num_terms + excluded.num_terms;
