@@ -15,7 +15,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError
-from glm_rag.knowledge import reading, records, search
+from glm_rag.knowledge import filters, reading, records, search
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
@@ -284,7 +284,7 @@ class KnowledgeBase(Library, VectorStore):
         vector = normalised(vector)
         with self._database.read() as connection:
             self._index.refresh(connection)
-            allowed = None if where is None else search.matching_ids(connection, where)
+            allowed = None if where is None else filters.matching_ids(connection, where)
             cosines: dict[int, float] = {}
             for language in self._index.languages:
                 nearest = self._index.search(vector, limit, language=language, allowed=allowed)
@@ -322,7 +322,7 @@ class KnowledgeBase(Library, VectorStore):
         vector = normalised(np.asarray(embedding, dtype=np.float32))
         with self._database.read() as connection:
             self._index.refresh(connection)
-            allowed = None if where is None else search.matching_ids(connection, where)
+            allowed = None if where is None else filters.matching_ids(connection, where)
             found = self._index.search(vector, k, allowed=allowed)
             ids = [row_id for row_id, _ in found]
             chunks = {c.id: c for c in reading.read_chunks(connection, "c.id", ids)}
