@@ -13,7 +13,7 @@ from glm_rag.errors import ConfigError
 from glm_rag.knowledge import filters
 
 HOUR = 3600
-JANUARY_31 = datetime(2026, 1, 31).timestamp()  # noqa: DTZ001 - dates are local
+JANUARY_31 = datetime(2026, 1, 31).timestamp()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_date_is_its_whole_day(files, mtime, expected):
 
 
 def test_texts_have_a_time_and_a_language_of_their_document(files):
-    today = datetime.now().date().isoformat()  # noqa: DTZ005 - dates are local
+    today = datetime.now().date().isoformat()
     assert files({"added_at": {"lt": "2020-01-01"}}) == set()
     assert files({"added_at": {"gte": "2020-01-01"}}) == {LEAVE, RULES, PAY, MEMBER, NOTE}
     assert files({"added_at": {"lte": today}}) == {LEAVE, RULES, PAY, MEMBER, NOTE}
