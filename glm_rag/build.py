@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from glm_rag.config import Settings
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from glm_rag.chat_models import ChatGLM2
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.retrieval.rerank.base import Reranker
     from glm_rag.retrieval.retriever import HybridRetriever
 
 
@@ -82,7 +84,32 @@ def build_retriever(settings: Settings, kb: KnowledgeBase) -> HybridRetriever:
     from glm_rag.retrieval.retriever import HybridRetriever
 
     retrieval = settings.retrieval
-    return HybridRetriever(store=kb, k=retrieval.k, candidates=retrieval.candidates)
+    return HybridRetriever(
+        store=kb,
+        k=retrieval.k,
+        candidates=retrieval.candidates,
+        filter=retrieval.filter,
+        mmr=retrieval.mmr,
+        multi_query=retrieval.multi_query,
+        reranker=build_reranker(settings),
+        rerank_first=retrieval.rerank_first,
+        expand=retrieval.expand,
+        expand_tokens=retrieval.expand_tokens,
+    )
+
+
+def build_reranker(settings: Settings) -> Reranker | None:
+    """What orders the first passages anew, None for nothing. Cheap: models load on first use."""
+    from glm_rag.retrieval.rerank.factory import create_reranker
+
+    def likelihood() -> Reranker:
+        from glm_rag.passage_prompt import passage_prompt
+        from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
+
+        llm = build_llm(settings)
+        return LikelihoodReranker(llm.open, partial(passage_prompt, llm))
+
+    return create_reranker(settings.retrieval, likelihood)
 
 
 def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:

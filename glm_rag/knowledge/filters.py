@@ -129,7 +129,8 @@ def _any_of(name: str, options: list[Any]) -> _Condition:
 
 
 def _on_any_day(name: str, options: list[Any]) -> _Condition:
-    tests, values = [], {}
+    tests: list[str] = []
+    values: dict[str, Any] = {}
     for number, option in enumerate(options):
         start, end = _span_of(name, option)
         values |= {f"from{number}": start, f"to{number}": end}
@@ -169,7 +170,8 @@ def _before_or_after(name: str, operator: str, value: Any) -> _Condition:
 
 
 def _prefix(name: str, options: list[Any]) -> _Condition:
-    tests, values = [], {}
+    tests: list[str] = []
+    values: dict[str, Any] = {}
     for number, option in enumerate(options):
         if not isinstance(option, str):
             raise ConfigError(f"cannot filter {name!r} by the prefix {option!r}: give a text")
@@ -201,10 +203,10 @@ def _span_of(name: str, value: Any) -> tuple[float, float]:
     """First and last second that a value means: equal for an instant, else up to the next day."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), float(value)
+    text = str(value).strip()  # YAML reads a date as a date
     try:
-        # YAML reads a date as a date; a datetime is a date, too.
-        moment = datetime.fromisoformat(str(value).strip())
-        is_day = len(str(value).strip()) <= len("2026-01-31")
+        moment = datetime.fromisoformat(text)
+        is_day = len(text) <= len("2026-01-31")
         end = moment + timedelta(days=1) if is_day else moment
         return moment.timestamp(), end.timestamp()
     except (ValueError, OverflowError, OSError) as error:
