@@ -110,7 +110,9 @@ class HybridRetriever(BaseRetriever):
         found = self.store.candidates(
             vector, terms, limit=self._limit(k), where=self.filter, **extra
         )
-        return self._rank(query, terms, found, max(k, self.rerank_first, self._limit(k)))
+        first = self.rerank_first if self.reranker is not None else 0
+        depth = max(k, first, self._limit(k) if self.mmr else 0)
+        return self._rank(query, terms, found, depth)
 
     def _rank(
         self, question: str, terms: list[str], found: CandidateSet, depth: int

@@ -141,3 +141,38 @@ def test_a_real_engine_scores_and_keeps_the_passage_for_the_answer():
         ids = passage_prompt(llm, "What else?", document, "en")
         kept = engine.store.start(ids, engine.new_cache, room=len(ids))
         assert document.page_content in engine.tokenizer.decode(kept.token_ids)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default", "error:A test tried")
+def test_a_real_cross_encoder_is_read_from_its_folder(tmp_path, no_network):
+    pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcde"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        num_labels=1,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    reranker = CrossEncoderReranker(str(tmp_path / "tiny"))
+    documents = [Document(page_content=text) for text in ("a b", "c d e", "a b")]
+    one, other, again = reranker.scores("a", documents)
+    assert one == pytest.approx(again)
+    assert one != pytest.approx(other, abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_cross_encoder_that_is_nowhere_gives_one_clear_line(no_network):
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(ModelNotFoundError, match="run hf download nobody/nothing first") as raised:
+        CrossEncoderReranker("nobody/nothing").scores("a", [LEAVE])
+    assert "\n" not in str(raised.value)
