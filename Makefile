@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UPGRADE_PIP = $(PIP) install -q -c constraints.txt 'pip>=25.1'
 RUNTIME := engine,embed,documents,ui,cpu
 INPUTS := pyproject.toml constraints.txt
-HEAVY_BENCHMARKS := engine_vs_llama_cpp knowledge_scale long_context prefix_reuse
+HEAVY_BENCHMARKS := engine_vs_llama_cpp gpu_engine ingest_throughput knowledge_scale long_context prefix_reuse
 LIGHT_BENCHMARKS := $(filter-out $(HEAVY_BENCHMARKS),$(basename $(notdir $(wildcard benchmarks/*.py))))
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -63,7 +63,7 @@ docs: $(VENV)/.installed-dev ## write docs/cli.md anew from the commands
 
 bench: $(VENV)/.installed-dev ## run the benchmarks but the largest; results go to benchmarks/results
 	@echo "Running $(LIGHT_BENCHMARKS), half an hour or more on two cores."
-	@echo "Left out: $(HEAVY_BENCHMARKS). They write 4 GB and more and need a quiet machine: run them one by one."
+	@echo "Left out: $(HEAVY_BENCHMARKS). They need 4 GB and more and a quiet machine, or a GPU: run them one by one."
 	for name in $(LIGHT_BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove caches; the venv and your data stay

@@ -171,8 +171,7 @@ def our_batch(engine: Engine, context: int) -> float:
     for number, _delta in engine.generate_batch(prompts, params):
         if number == 0:
             ticks.append(time.perf_counter())
-    steps = [end - start for start, end in pairwise(ticks[2:])]
-    return statistics.median(steps)
+    return statistics.median(end - start for start, end in pairwise(ticks[2:]))
 
 
 def our_answer(engine: Engine, context: int) -> float:

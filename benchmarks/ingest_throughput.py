@@ -32,7 +32,7 @@ from support.record import RESULTS, ROOT, print_table, progress, save, warn_if_b
 _QUARTERS = 4
 _EDITED = 10
 _SAMPLE_SHARE = 0.06  # of all chunks, in each of the five samples
-_BATCH = 64  # texts of one call, as the pipeline's
+_BATCH = 32  # texts of one call, as the pipeline's
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,28 +44,21 @@ from glm_rag.knowledge.base import KnowledgeBase
 
 OPENINGS, SEARCHES, QUESTIONS, CHANGES, JUDGED = 5, 1000, 100, 5, 200
 LIMIT, RECALLED = 20, 10
-PROBED = (8, 16, 32, 64, 128, 256)
+PROBED = (16, 64, 128, 256, 512, 1024)
 _BUILT = "built.json"
 
 
 def build(folder: Path, num_chunks: int, spread: float) -> None:
-    """Fill the folder and note how long it took."""
-    started = time.perf_counter()
-    kb = open_kb(folder, create=True)
-    for done in fill(kb, Vectors(spread), num_chunks):
-        if done % (10 * BLOCK) == 0:
-            progress(f"{done} chunks, {time.perf_counter() - started:.0f} s")
-    rows = time.perf_counter() - started
-    kb._index.save()
-    snapshot = time.perf_counter() - started - rows
-    kb.close()
-    progress(f"rows {rows:.0f} s, snapshot {snapshot:.0f} s")
-    built = {
-        "num_chunks": num_chunks,
-        "spread": spread,
-        "write_rows_s": round(rows, 1),
-        "train_and_write_snapshot_s": round(snapshot, 1),
-    }
+    """Fill the folder, or go on with it, and note how long the snapshot took."""
+    with open_kb(folder, create=True) as kb:
+        for done in fill(kb, Vectors(spread), num_chunks):
+            if done % (10 * BLOCK) == 0:
+                progress(f"{done} chunks")
+        started = time.perf_counter()
+        kb._index.save()
+        seconds = round(time.perf_counter() - started, 1)
+    progress(f"snapshot: {seconds} s")
+    built = {"num_chunks": num_chunks, "spread": spread, "train_and_write_snapshot_s": seconds}
     (folder / _BUILT).write_text(json.dumps(built), encoding="utf-8")
 
 

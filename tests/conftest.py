@@ -28,12 +28,14 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(request, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def on_the_cpu(request):
     """Tests outside tests/gpu mean the CPU by `device=auto`, also on a machine with a GPU."""
     on_gpu = request.path.is_relative_to(ROOT / "tests" / "gpu")
-    if not on_gpu and "torch" in sys.modules:
-        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        if not on_gpu and "torch" in sys.modules:
+            patch.setattr("torch.cuda.is_available", lambda: False)
+        yield
 
 
 @pytest.fixture

@@ -98,10 +98,13 @@ def open_kb(folder: Path, *, create: bool = False) -> KnowledgeBase:
 
 
 def fill(kb: KnowledgeBase, vectors: Vectors, num_chunks: int) -> Iterator[int]:
-    """Write rows directly, a block a transaction: one per document would test the disk."""
+    """Write the rows that are missing, a block a transaction: one per document would test the disk.
+
+    Yields the number of chunks there are.
+    """
     with kb._database.write() as connection:
         kb._remember_embedder(connection, vectors.block(0, 1))
-    for number in range(num_chunks // BLOCK):
+    for number in range(kb.info().num_chunks // BLOCK, num_chunks // BLOCK):
         block, pieces = vectors.block(number), texts(number)
         with kb._database.write() as connection:
             for start in range(0, BLOCK, CHUNKS_PER_DOCUMENT):

@@ -14,7 +14,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.config import default_home
-from glm_rag.errors import ConfigError
+from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import filters, growth, reading, records, search
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
@@ -23,6 +23,11 @@ from glm_rag.knowledge.naming import (
     existing_folder,
     folder_of,
     list_knowledge_bases,
+)
+from glm_rag.retrieval.calibration import (
+    Calibration,
+    calibration_from_json,
+    calibration_to_json,
 )
 from glm_rag.retrieval.candidates import Candidate, CandidateSet, Reach
 from glm_rag.retrieval.retriever import RETRIEVER_OPTIONS, HybridRetriever
@@ -302,6 +307,33 @@ class KnowledgeBase(Library, VectorStore):
             vectors = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
         found = (_candidate(c, cosines[c.id], terms, vectors.get(c.id)) for c in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The constants fitted for this knowledge base's embedder; None: those of the embedder.
+
+        Raises:
+            KnowledgeBaseError: what is stored is no calibration.
+        """
+        stored = self._database.get_meta("calibration")
+        if stored is None:
+            return None
+        embedder, _, constants = stored.partition("\n")
+        try:
+            return calibration_from_json(constants) if embedder == self.embeddings_name else None
+        except ConfigError as error:
+            raise KnowledgeBaseError(
+                f"knowledge base {self.name!r}: {error}; fit another with "
+                f"glm-rag eval DATASET --kb {self.name} --calibrate --apply"
+            ) from error
+
+    def store_calibration(self, calibration: Calibration | None) -> None:
+        """Use these constants from now on; None: those of the embedder again."""
+        with self._database.write(changes_chunks=False) as connection:
+            connection.execute("DELETE FROM meta WHERE key = 'calibration'")
+            if calibration is not None:
+                stored = f"{self.embeddings_name}\n{calibration_to_json(calibration)}"
+                connection.execute("INSERT INTO meta VALUES ('calibration', ?)", (stored,))
 
     def grow(
         self,

@@ -14,11 +14,6 @@ from glm_rag.embeddings import TokenEmbeddings, create_embeddings, embeddings_fr
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
-from glm_rag.retrieval.calibration import (
-    Calibration,
-    calibration_from_json,
-    calibration_to_json,
-)
 from glm_rag.text import clean_for_embedding
 from glm_rag.types import Chunk
 
@@ -134,35 +129,6 @@ class KeepsVectors:
                     for text, vector in zip(texts, vectors, strict=True)
                 ),
             )
-
-    # ------------------------------------------------------------ the calibration
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The constants fitted for this knowledge base's embedder; None: those of the embedder.
-
-        Raises:
-            KnowledgeBaseError: what is stored is no calibration.
-        """
-        stored = self._database.get_meta("calibration")
-        if stored is None:
-            return None
-        embedder, _, constants = stored.partition("\n")
-        try:
-            return calibration_from_json(constants) if embedder == self.embeddings_name else None
-        except ConfigError as error:
-            raise KnowledgeBaseError(
-                f"knowledge base {self.name!r}: {error}; fit another with "
-                f"glm-rag eval DATASET --kb {self.name} --calibrate --apply"
-            ) from error
-
-    def store_calibration(self, calibration: Calibration | None) -> None:
-        """Use these constants from now on; None: those of the embedder again."""
-        with self._database.write(changes_chunks=False) as connection:
-            connection.execute("DELETE FROM meta WHERE key = 'calibration'")
-            if calibration is not None:
-                stored = f"{self.embeddings_name}\n{calibration_to_json(calibration)}"
-                connection.execute("INSERT INTO meta VALUES ('calibration', ?)", (stored,))
 
     # ------------------------------------------------------------ which embedder
 

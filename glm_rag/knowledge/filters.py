@@ -27,7 +27,6 @@ from glm_rag.errors import ConfigError
 
 # Metadata of chunks of files; texts that were added without a file have what they came with.
 _COLUMNS = {
-    "source": "d.source",
     "title": "d.title",
     "container": "d.container",
     "page": "c.page",
@@ -92,11 +91,14 @@ def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np
 
 
 def _of_file(name: str, test: str) -> str:
-    """A condition on the chunks of files; the source of a copy names them too."""
+    """A condition on the chunks of files; their document may have several sources."""
     if name != "source":
         return test.format(value=_COLUMNS.get(name, "NULL"))
-    copied = f"SELECT document_id FROM copies WHERE {test.format(value='source')}"
-    return f"({test.format(value='d.source')} OR d.id IN ({copied}))"
+    by_source = test.format(value="source")
+    return (
+        f"d.id IN (SELECT id FROM documents WHERE {by_source} UNION ALL "
+        f"SELECT document_id FROM copies WHERE {by_source})"
+    )
 
 
 def _of_text(name: str, test: str, key: str) -> str:

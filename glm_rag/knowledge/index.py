@@ -17,7 +17,7 @@ import numpy as np
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.database import Database
-from glm_rag.knowledge.vectors import rows
+from glm_rag.knowledge.vectors import rows, snapshots
 from glm_rag.knowledge.vectors.checking import snapshot_problems
 from glm_rag.knowledge.vectors.compactor import Compactor
 from glm_rag.knowledge.vectors.kinds import IndexLimits
@@ -63,6 +63,8 @@ class VectorIndex:
                 state = follow(self._state, connection, self._limits)
                 if state is None:
                     state = load(connection, self._database.folder, self._state)
+                    if not self._database.read_only:
+                        snapshots.sweep(self._database)
                 self._state = replace(state, change=change)
 
     def search(

@@ -75,8 +75,8 @@ def rebuild(connection: sqlite3.Connection, tell: Callable[[int], None]) -> None
     connection.execute("INSERT INTO chunk_terms (chunk_terms) VALUES ('delete-all')")
     done = 0
     for batch in _chunks(connection):
-        for row_id, headings, text in batch:
-            found = records.search_terms(headings, text)
+        for row_id, headings, table_header, text in batch:
+            found = records.search_terms(headings, table_header, text)
             connection.execute(
                 "UPDATE chunks SET terms = ?, num_terms = ? WHERE id = ?",
                 (records.pack(found), len(found), row_id),
@@ -94,16 +94,17 @@ def rebuild(connection: sqlite3.Connection, tell: Callable[[int], None]) -> None
 
 def _chunks(
     connection: sqlite3.Connection,
-) -> Iterator[list[tuple[int, Sequence[str], str]]]:
+) -> Iterator[list[tuple[int, Sequence[str], str, str]]]:
+    """Id, headings, table header and text of every chunk, in batches."""
     last = 0
     while True:
         rows = connection.execute(
-            "SELECT id, headings, text FROM chunks WHERE id > ? ORDER BY id LIMIT ?",
+            "SELECT id, headings, table_header, text FROM chunks WHERE id > ? ORDER BY id LIMIT ?",
             (last, _BATCH),
         ).fetchall()
         if not rows:
             return
-        yield [(row_id, headings_of(headings), text) for row_id, headings, text in rows]
+        yield [(row_id, headings_of(given), header, text) for row_id, given, header, text in rows]
         last = rows[-1][0]
 
 

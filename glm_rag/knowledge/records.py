@@ -77,7 +77,7 @@ def insert_chunk(
         embedding_hash: what the vector is found again by; None: never.
         extra: the metadata of a text that was added without a file, as JSON.
     """
-    found = search_terms(chunk.headings, chunk.text)
+    found = search_terms(chunk.headings, chunk.table_header, chunk.text)
     cursor = connection.execute(
         "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "
         "language, num_terms, content_hash, headings, extra, terms, text, table_header, "
@@ -108,9 +108,9 @@ def insert_chunk(
     )
 
 
-def search_terms(headings: Sequence[str], text: str) -> list[str]:
+def search_terms(headings: Sequence[str], table_header: str, text: str) -> list[str]:
     """What a chunk is found by word by."""
-    return terms("\n".join((*headings, text)))
+    return terms("\n".join((*headings, table_header, text)))
 
 
 def blob(vector: np.ndarray) -> bytes:

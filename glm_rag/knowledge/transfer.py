@@ -175,7 +175,9 @@ def _read_seal(file: Path) -> Seal:
             if version <= SCHEMA_VERSION and not has_schema(connection, version):
                 raise KnowledgeBaseError(foreign)
             row = connection.execute("SELECT value FROM meta WHERE key = 'export'").fetchone()
-        known = json.loads(row[0]) if row else {}
+        if row is None:
+            raise KnowledgeBaseError(foreign)
+        known = json.loads(row[0])
         seal = Seal(int(known["format"]), *(str(known[name]) for name in Seal.__slots__[1:]))
     except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
         raise KnowledgeBaseError(_damaged(file) if _is_sqlite(file) else foreign) from error

@@ -212,7 +212,8 @@ def _wrong_text(row: Mapping[str, Any], source: str, whole: str) -> Iterator[str
 def _wrong_terms(row: Mapping[str, Any], source: str, mends: _Mends, seen: _Seen) -> Findings:
     where = f"characters {row['start_offset']} to {row['end_offset']}"
     try:
-        found = records.search_terms(json.loads(row["headings"]), row["text"])
+        headings = json.loads(row["headings"])
+        found = records.search_terms(headings, row["table_header"], row["text"])
     except (ValueError, TypeError):
         problem = f"{where}: their headings cannot be read"
         yield VerifyFinding("chunk", source, problem, mends.ingest(source))

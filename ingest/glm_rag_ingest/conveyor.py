@@ -1,9 +1,10 @@
 """Files from reading to storing: parsers run ahead, the embedder never waits, one thread writes.
 
-    steps ─► ReadingPool ─► cut ─► Waiting ─► EmbedderThread ─► one transaction per file
-             child processes       batches of many files
+    steps ─► ReadingPool ─► Waiting ─► EmbedderThread ─► one transaction per file
+             child processes,  batches of many files
+             cutting
 
-Everything between the arrows happens in the caller's thread, which takes one event after another.
+The caller's thread takes one event after another from the two, and alone writes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from glm_rag_ingest.plan import Step
 from glm_rag_ingest.pool import ReadingPool
 from glm_rag_ingest.process import LoaderProcess
 from glm_rag_ingest.progress import Tracker
-from glm_rag_ingest.reading import Reading
+from glm_rag_ingest.reading import Reading, read
 from glm_rag_ingest.storing import Store
 from glm_rag_ingest.tally import Tally
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 1.0  # between two looks at the clock where nothing happens
 _WAKE = None
+Event = Reading | Job | Embedded | None
 
 
 class Conveyor:
@@ -56,7 +58,7 @@ class Conveyor:
         self._store = store
         self._tally = tally
         self._tracker = tracker
-        self._events: SimpleQueue[Reading | Embedded | None] = SimpleQueue()
+        self._events: SimpleQueue[Event] = SimpleQueue()
         self._waiting = Waiting(batch_size(kb.embeddings) if kb is not None else 1)
         self._jobs: dict[Texts, Job] = {}  # those that are being embedded
         self._unkept: dict[Texts, list[int]] = {}  # of those, vectors that only memory holds
@@ -75,15 +77,21 @@ class Conveyor:
         """
         interruption = Interruption(lambda: self._events.put(_WAKE))
         self._num_open = len(steps)
-        pool = ReadingPool(steps, children, self._store.stored, self._events.put)
+        pool = ReadingPool(steps, children, self._work, self._events.put)
         try:
             with interruption.listening(), pool:
                 self._pool = pool
-                self._go(interruption)
+                try:
+                    self._go(interruption)
+                finally:
+                    self._cutter.stop()  # or the pool waits for the end of a book
         finally:
             self._embedder.close()
             with suppress(GlmRagError):  # it is what ended the run, or will be met again
                 self._keep_all()
+
+    def _work(self, step: Step, child: LoaderProcess) -> Reading | Job:
+        return self._cutter.cut(read(step, child, self._store.stored))
 
     def _go(self, interruption: Interruption) -> None:
         while self._num_open and not interruption.requested:
@@ -96,13 +104,13 @@ class Conveyor:
                 self._take(self._next_event(), interruption)
             raise KeyboardInterrupt
 
-    def _next_event(self) -> Reading | Embedded | None:
+    def _next_event(self) -> Event:
         try:
             return self._events.get(timeout=_TICK_SECONDS)
         except Empty:
             return _WAKE
 
-    def _take(self, event: Reading | Embedded | None, interruption: Interruption) -> None:
+    def _take(self, event: Event, interruption: Interruption) -> None:
         if isinstance(event, Embedded):
             self._take_vectors(event)
         elif event is not None and not interruption.requested:
@@ -111,22 +119,16 @@ class Conveyor:
 
     # ------------------------------------------------------------ what was read
 
-    def _take_reading(self, reading: Reading) -> None:
-        file = reading.step.file
-        self._tracker.reads(file)
-        if reading.error is not None:
-            self._fail(reading, "load", reading.error)
-        elif reading.loaded is None:
-            self._store.touch(reading)
-            self._close(reading)
+    def _take_reading(self, result: Reading | Job) -> None:
+        reading = result.reading if isinstance(result, Job) else result
+        self._tracker.reads(reading.step.file)
+        if isinstance(result, Job):
+            self._begin(result)
+        elif result.error is not None:
+            self._fail(result, result.stage, result.error)
         else:
-            try:
-                job = self._cutter.cut(reading, reading.loaded)
-            # Whatever goes wrong with one file, the others are to be ingested.
-            except Exception as error:  # noqa: BLE001
-                self._fail(reading, "split", error)
-                return
-            self._begin(job)
+            self._store.touch(result)
+            self._close(result)
 
     def _begin(self, job: Job) -> None:
         """Embed a file, unless another with the same bytes is here or in work."""

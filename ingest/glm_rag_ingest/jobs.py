@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -45,6 +46,11 @@ class Job:
         return self.reading.step.file
 
     @property
+    def num_bytes(self) -> int:
+        """Memory that the texts take."""
+        return self.reading.num_bytes
+
+    @property
     def num_chunks(self) -> int:
         return sum(map(len, self.chunks))
 
@@ -71,15 +77,34 @@ class Job:
 
 
 class Cutter:
-    """Cuts documents for an embedder."""
+    """Cuts documents for an embedder, beside the run: a long book takes ten seconds and more.
+
+    One document at a time, since not every tokenizer serves two threads.
+    """
 
     def __init__(self, settings: SplittingSettings, embeddings: Embeddings) -> None:
         self._settings = settings
-        self._count_tokens, self._max_tokens = token_counter(embeddings)
+        self._counter, self._max_tokens = token_counter(embeddings)
+        self._lock = threading.Lock()
+        self._is_stopped = False
         self.recipe = recipe(settings)
 
-    def cut(self, reading: Reading, loaded: Loaded) -> Job:
-        """The documents of a file, in chunks."""
+    def cut(self, reading: Reading) -> Reading | Job:
+        """A file that was read, with its documents in chunks; any other as it is."""
+        if reading.loaded is None:
+            return reading
+        try:
+            with self._lock:
+                return self._job(reading, reading.loaded)
+        # Whatever goes wrong with one file, the others are to be ingested.
+        except Exception as error:  # noqa: BLE001
+            return replace(reading, error=error, stage="split")
+
+    def stop(self) -> None:
+        """Let whatever is being cut fail at once."""
+        self._is_stopped = True
+
+    def _job(self, reading: Reading, loaded: Loaded) -> Job:
         file = reading.step.file
         own, *members = loaded.documents
         documents = [replace(own, source=file.source), *members]
@@ -94,6 +119,11 @@ class Cutter:
         known_by = fingerprint(file) if loaded.failures else ""
         failures = tuple(replace(failed, fingerprint=known_by) for failed in loaded.failures)
         return Job(reading, documents, chunks, failures)
+
+    def _count_tokens(self, text: str) -> int:
+        if self._is_stopped:
+            raise InterruptedError
+        return self._counter(text)
 
 
 def recipe(settings: SplittingSettings) -> str:

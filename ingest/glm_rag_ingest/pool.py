@@ -1,4 +1,4 @@
-"""Several files read at once, ahead of what they are for, but not too far ahead."""
+"""Several files read and cut at once, ahead of the embedder, but not too far ahead."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from glm_rag_ingest.loaders.base import Loaded
+from glm_rag_ingest.jobs import Job
 from glm_rag_ingest.plan import Step
 from glm_rag_ingest.process import LoaderProcess
-from glm_rag_ingest.reading import Reading, read
+from glm_rag_ingest.reading import Reading
 
 # Text read and not yet stored, in memory. Chunks and what is embedded of them take twice as much
 # again, vectors of Chinese text a third.
@@ -23,8 +23,8 @@ class ReadingPool:
     Args:
         steps: in the order to read them; taken one by one.
         children: one thread is started for each.
-        stored: the documents kept under a source.
-        deliver: gets every reading, in a thread of the pool.
+        work: does one step with one child; nothing may come out but by its result.
+        deliver: gets every result, in a thread of the pool.
         most_bytes: no other file is begun while the texts delivered and not yet given back with
             `release` take more.
     """
@@ -33,13 +33,13 @@ class ReadingPool:
         self,
         steps: Iterable[Step],
         children: Iterable[LoaderProcess],
-        stored: Callable[[str], Loaded],
-        deliver: Callable[[Reading], None],
+        work: Callable[[Step, LoaderProcess], Reading | Job],
+        deliver: Callable[[Reading | Job], None],
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._steps: Iterator[Step] = iter(steps)
         self._children = list(children)
-        self._stored = stored
+        self._work = work
         self._deliver = deliver
         self._most_bytes = most_bytes
         self._bytes = 0
@@ -82,12 +82,12 @@ class ReadingPool:
     def _serve(self, child: LoaderProcess) -> None:
         with child:
             while (step := self._next()) is not None:
-                reading = read(step, child, self._stored)
+                result = self._work(step, child)
                 with self._changed:
                     if self._closed:
                         return
-                    self._bytes += reading.num_bytes
-                self._deliver(reading)
+                    self._bytes += result.num_bytes
+                self._deliver(result)
 
     def _next(self) -> Step | None:
         with self._changed:

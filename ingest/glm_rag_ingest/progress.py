@@ -32,6 +32,8 @@ class Pace:
 
     def mark(self, seconds: float, num_embedded: int, bytes_done: int) -> None:
         """So much was done, so many seconds after the start."""
+        if self._marks and self._marks[-1][1:] == (num_embedded, bytes_done):
+            return  # a batch is on its way: the rate is that between batches
         self._marks.append((seconds, num_embedded, bytes_done))
         while len(self._marks) > 2 and self._marks[1][0] < seconds - _RECENT_SECONDS:
             self._marks.popleft()

@@ -24,7 +24,7 @@ class Reading:
 
     Attributes:
         loaded: the file's documents; None where it failed or has not changed.
-        error: why it could not be read.
+        error: why it could not be read, or cut, as `stage` says.
         resplit: the text is the stored one.
         is_settled: a later change will show in the file's time.
         num_bytes: memory that the texts take.
@@ -36,6 +36,7 @@ class Reading:
     resplit: bool = False
     is_settled: bool = True
     num_bytes: int = 0
+    stage: str = "load"
 
 
 def read(step: Step, child: LoaderProcess, stored: Callable[[str], Loaded]) -> Reading:

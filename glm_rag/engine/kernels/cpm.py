@@ -4,7 +4,7 @@ The machine code is a base64 string in the checkpoint's own `quantization.py`; i
 user's folder, on request only, and the file is parsed, never run. It expands a matrix to float16,
 int4 or int8 with one scale per row; the product is torch's. Each matrix is kept a second time on
 the device, in the official layout. What a CPU can prove is tested with a fake `cpm_kernels`;
-**this file was never run on a GPU**.
+**these kernels were never run on a GPU**.
 """
 
 from __future__ import annotations

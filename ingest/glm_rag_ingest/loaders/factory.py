@@ -13,7 +13,7 @@ from typing import Protocol, cast
 from glm_rag.errors import DocumentError, GlmRagError
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.loaders import sniffing
-from glm_rag_ingest.loaders.base import Extracted, Loaded, failure
+from glm_rag_ingest.loaders.base import Extracted, Loaded, failure, garbled_share
 from glm_rag_ingest.loaders.members import MemberReader
 from glm_rag_ingest.loaders.suffixes import BY_NAME, BY_SUFFIX
 
@@ -25,6 +25,7 @@ _VERSION = "2"
 _WITH_MEMBERS = "&"
 _MOST_BYTES = 1 << 30
 _HEAD_BYTES = 4096
+_MOST_GARBLED = 0.25
 _LONGEST_TITLE = 200  # characters; a page without line breaks may be one heading
 
 
@@ -126,6 +127,8 @@ def _parse(name: str, data: bytes) -> tuple[Extracted, ExtractedDocument]:
     extracted = _extract(loader, data)
     if not extracted.text.strip() and extracted.members == ():
         raise failure("empty", "the file holds no text")
+    if garbled_share(extracted.text) > _MOST_GARBLED:
+        raise failure("garbled", "most of its characters have no meaning outside its own fonts")
     media_type = f"text/x-{language}" if language else extracted.media_type or loader.MEDIA_TYPE
     document = ExtractedDocument(
         source="",

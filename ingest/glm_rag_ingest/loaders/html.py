@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from glm_rag.errors import MissingDependencyError
-from glm_rag_ingest.loaders.base import Extracted, clean_text
+from glm_rag_ingest.loaders.base import Extracted, clean_text, failure
 from glm_rag_ingest.loaders.encoding import decode, lost_characters
 from glm_rag_ingest.loaders.tables import markdown_rows
 
@@ -26,6 +26,12 @@ _XHTML = "http://www.w3.org/1999/xhtml"
 _SELF_CLOSED = re.compile(
     r"<(title|script|style|textarea|iframe|noscript|object|canvas|a|div|p|span|td|li|i|b|em|h[1-6])"
     r"((?:\s[^<>]*)?)/>",
+    re.IGNORECASE,
+)
+_MOST_LEVELS = 10_000  # half a second; browsers cut pages off at 512
+_TAG = re.compile(
+    r"<(/)?(?!(?:p|li|dt|dd|tr|td|th|tbody|thead|tfoot|option|br|img|hr|input|meta|link|col|"
+    r"area|base|embed|source|track|wbr|param|rp|rt)\b)[a-z][^<>]*+(?<!/)>",
     re.IGNORECASE,
 )
 _DROPPED = frozenset(
@@ -58,6 +64,8 @@ def extract(data: bytes, charset: str | None = None) -> Extracted:
     page = decode(data, charset or declared_charset(data))
     if _XHTML in page[:_HEAD_BYTES]:
         page = _SELF_CLOSED.sub(r"<\1\2></\1>", page)
+    if _is_too_deep(page):
+        raise failure("unsupported", f"elements nested more than {_MOST_LEVELS:,} deep; a bomb")
     tree = LexborHTMLParser(page)
     writer = _Writer()
     if tree.body is not None:
@@ -73,6 +81,21 @@ def declared_charset(data: bytes) -> str | None:
     match = _CHARSET.search(data[:_HEAD_BYTES])
     label = (match.group(1) or match.group(2)) if match else None
     return label.decode("ascii", "replace") if label else None
+
+
+def _is_too_deep(page: str) -> bool:
+    """Whether the page nests far deeper than people do; the parser takes time squared for it.
+
+    Counts the tags that open and close; elements that the next of their kind ends do not nest.
+    """
+    if page.count("<") < _MOST_LEVELS:
+        return False
+    depth = 0
+    for tag in _TAG.finditer(page):
+        depth = max(0, depth - 1) if tag.group(1) else depth + 1
+        if depth > _MOST_LEVELS:
+            return True
+    return False
 
 
 class _Writer:

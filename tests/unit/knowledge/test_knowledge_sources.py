@@ -152,8 +152,9 @@ def test_a_copy_of_nothing_or_of_itself_is_refused(kb, make, of, reason):
 
 def test_the_same_bytes_are_found_again(kb, make):
     document, chunks = make("a.txt", TEXT)
-    kb.put_document(document, chunks)
     kb.add_texts([TEXT])
+    assert kb.find_by_content(document.sha256) is None, "a text is not a file"
+    kb.put_document(document, chunks)
     assert kb.find_by_content(document.sha256).source == "a.txt"
     assert kb.find_by_content(document.sha256, suffix=".txt").source == "a.txt"
     assert kb.find_by_content(document.sha256, suffix=".csv") is None

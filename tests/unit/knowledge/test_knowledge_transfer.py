@@ -46,23 +46,17 @@ def no_rest(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_what_is_exported_is_what_is_imported(filled, file, home, open_kb):
+def test_what_is_exported_is_what_is_imported(filled, file, home, open_kb, make):
     report = transfer.import_file(file, home, name="other")
     assert (report.name, report.num_documents, report.findings) == ("other", 2, ())
     other = open_kb("other")
     assert all_of(other) == all_of(filled)
     assert other.similarity_search("x", k=9) == filled.similarity_search("x", k=9)
     assert other._database.get_meta("export") is None
-    assert other.put_document(*_document("new")) == "added"
+    assert other.put_document(*make("n", "new")) == "added"
     assert other.verify().findings == ()
     assert no_rest(home / "kb")
     assert no_rest(file.parent)
-
-
-def _document(text):
-    from conftest import make_document
-
-    return make_document("n", text)
 
 
 def test_an_export_is_one_plain_file_that_names_nothing_outside(file):

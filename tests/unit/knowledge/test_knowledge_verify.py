@@ -195,6 +195,17 @@ def test_another_embedder_takes_over_and_all_chunks_are_kept(filled, open_kb, ha
     assert filled._database.value("SELECT count(*) FROM pending_vectors") == 0
 
 
+def test_a_reader_that_is_open_sees_the_new_vectors(filled, open_kb):
+    damage(filled, "UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE id = 1)")
+    reader, query = open_kb(), "another document"
+    assert reader.similarity_search_with_score(query, k=1)[0][1] < 0.99
+    numbers = set(filled._database.rows("SELECT id FROM chunks"))
+    filled.rebuild(embed=True)
+    assert not numbers & set(filled._database.rows("SELECT id FROM chunks")), "given twice"
+    ((found, score),) = reader.similarity_search_with_score(query, k=1)
+    assert (found.page_content, round(score, 5)) == (query, 1.0)
+
+
 def test_embedding_again_that_was_broken_off_goes_on_where_it_was(filled, hash_embeddings):
     class Breaks(hash_embeddings):
         def __init__(self, name):

@@ -286,6 +286,16 @@ def test_a_replaced_file_stays_a_minute_for_who_is_about_to_open_it(store):
     assert store.snapshots() == ["1.faiss", "2.faiss"]
 
 
+def test_who_opens_later_removes_a_file_that_was_replaced(store, reader, monkeypatch):
+    store.add("en", 50)
+    store.save()
+    store.add("en", 50)
+    store.save()
+    monkeypatch.setattr(snapshots, "_REPLACED_SECONDS", -1.0)
+    check(store, reader)
+    assert store.snapshots() == ["2.faiss"]
+
+
 def test_what_a_killed_process_left_is_swept(store, monkeypatch):
     store.add("en", 50)
     store.save()
@@ -445,3 +455,23 @@ def test_a_read_only_folder_is_searched(store, tmp_path):
         index.refresh(connection)
         vector = store.random()[0]
         assert [row_id for row_id, _ in index.search(vector, 5)] == store.nearest(vector, 5)
+
+
+def test_a_filter_that_few_chunks_pass_is_searched_everywhere(store, reader):
+    store.add("en", 4000)
+    store.save()
+    part = reader.ids(store.random()[0]) and reader.index._state.parts["en"]
+    assert kinds.num_probed(4000, part.index.nlist, 40, 1.0) < part.index.nlist / 3
+    for _ in range(5):
+        vector, allowed = store.random()[0], set(store.some(40))
+        found = reader.ids(vector, allowed=np.array(sorted(allowed)))
+        assert found == store.nearest(vector, 10, allowed=allowed)
+
+
+def test_the_rarer_what_is_allowed_and_the_more_is_wanted_the_more_lists_are_read():
+    def probed(wanted, share):
+        return kinds.num_probed(10**6, 4000, wanted, share)
+
+    assert probed(40, 1.0) < probed(40, 0.5) < probed(40, 0.25) < probed(40, 0.01) == 4000
+    assert probed(40, 1.0) < probed(30_000, 1.0) < probed(10**6, 1.0) == 4000
+    assert kinds.num_probed(100, 3, 40, 1.0) == 3
