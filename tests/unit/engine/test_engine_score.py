@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_checkpoints import tiny_engine
 
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError
 from glm_rag.types import CacheLimits
+from tiny_checkpoints import tiny_engine
 
 PROMPT, SAID = [5, 9, 77, 12, 40], [8, 8, 31, 2]
 
