@@ -41,8 +41,8 @@ class Assistant:
             documents decide how many passages are read and whether there is an answer at all.
         llm: any LangChain chat model; tokens are counted by its own tokenizer if it has one.
         packing: how the context window is spent.
-        retrieval: only `abstain` and `rewrite` are read here; the retriever was built with the
-            rest.
+        retrieval: only `abstain`, `threshold` and `rewrite` are read here; the retriever was built
+            with the rest.
         templates: the words of the prompt by language, if not those built in.
     """
 
@@ -189,7 +189,9 @@ class Assistant:
     def _prepare(self, run: AnswerRun, documents: Sequence[Document]) -> list[BaseMessage]:
         """The prompt, or nothing where there is no evidence to answer from."""
         run.documents = documents
-        judgement = judge(documents, abstain=self.retrieval.abstain)
+        judgement = judge(
+            documents, abstain=self.retrieval.abstain, threshold=self.retrieval.threshold
+        )
         if not judgement.answerable:
             run.reason = judgement.reason
             return []

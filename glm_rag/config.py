@@ -139,6 +139,29 @@ class RetrievalSettings(_Section):
         description="what makes a follow-up question self-contained; auto: a large model, "
         "else the rule",
     )
+    threshold: float = Field(
+        0.0,
+        allow_inf_nan=False,
+        description="evidence that an answer needs, in logits; above 0 declines more questions",
+    )
+    filter: dict[str, Any] | None = Field(
+        None, description="metadata that passages must have, as in docs/retrieval.md"
+    )
+    mmr: float = Field(
+        0.0, ge=0, le=1, description="what being unlike better passages counts; 0: nothing"
+    )
+    multi_query: bool = Field(True, description="search the sentences of a long question, too")
+    expand: Literal["none", "neighbours", "section"] = Field(
+        "none", description="show passages with the chunks around them, or with their section"
+    )
+    expand_tokens: int = Field(
+        512, ge=16, description="longest such passage, as the embedder counts"
+    )
+    rerank: Literal["none", "cross-encoder", "likelihood"] = Field(
+        "none", description="what reads the first passages again; likelihood: the model itself"
+    )
+    rerank_model: str = Field("", description="folder or name of the cross-encoder")
+    rerank_first: int = Field(8, ge=1, description="passages that it reads")
 
 
 class PackingSettings(_Section):

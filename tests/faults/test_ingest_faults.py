@@ -52,11 +52,13 @@ def evil(docs, monkeypatch):
     folder = Path(__file__).parent / "evil_loader"
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setitem(factory._BY_SUFFIX, ".evil", "evil")
+    factory.versions.cache_clear()
     spec = importlib.util.spec_from_file_location("evil_custom", folder / "sitecustomize.py")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     yield lambda act: (docs / "bad.evil").write_text(act)
     sys.modules.pop("glm_rag_ingest.loaders.evil", None)
+    factory.BY_SUFFIX.pop(".evil", None)
+    factory.versions.cache_clear()  # it knew the evil one
 
 
 def with_limits(**limits):

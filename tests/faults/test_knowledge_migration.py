@@ -64,7 +64,7 @@ def _insert(connection, document, chunks):
     document_id = cursor.lastrowid
     vectors = writer.CountingEmbeddings().embed_documents([chunk.text for chunk in chunks])
     for index, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
-        found = records.search_terms((), chunk.text)
+        found = records.search_terms((), "", chunk.text)
         values = (document_id, index, chunk.start, chunk.end, None, "en", len(found))
         row_id = connection.execute(
             "INSERT INTO chunks (key, document_id, chunk_index, start_offset, end_offset, page, "
