@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from glm_rag.errors import ConfigError
 from glm_rag.grounding import REFUSAL_SENTENCE
-from glm_rag.messages import to_messages
-from glm_rag.prompting import build_turns, render_passages
+from glm_rag.passage_prompt import passage_prompt
 from glm_rag.templates import TEMPLATES, Templates
 from glm_rag.text import detect_language
-from glm_rag.types import Passage, WarmReport
+from glm_rag.types import WarmReport
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -49,15 +48,8 @@ def passage_ids(
     """The ids that every question answered from this passage begins with, in its language."""
     given = document.metadata.get("language")
     language = given if given in REFUSAL_SENTENCE else detect_language(document.page_content)
-    template = templates[language]
-    block = render_passages([Passage(1, document, document.page_content, 0)], template)
     prompts = [
-        llm.prompt_ids(
-            to_messages(
-                build_turns(question, block, template=template, refusal=REFUSAL_SENTENCE[language])
-            )
-        )
-        for question in _QUESTIONS
+        passage_prompt(llm, question, document, language, templates) for question in _QUESTIONS
     ]
     return _common(*prompts)
 
