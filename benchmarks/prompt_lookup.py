@@ -37,6 +37,7 @@ from glm_rag.engine.generate import decode
 from glm_rag.grounding import REFUSAL_SENTENCE
 from glm_rag.models.bench import filled_cache, quantization
 from glm_rag.prompting import build_turns, render_passages
+from glm_rag.templates import TEMPLATES
 from glm_rag.types import Passage, SamplingParams
 
 LEAST_TOKENS = 8
@@ -84,9 +85,9 @@ def load(data: Path, wanted: int) -> list[tuple[str, str, str]]:
 def prompt_ids(engine: Engine, title: str, paragraph: str, question: str) -> list[int]:
     document = Document(page_content=paragraph, metadata={"title": title.replace("_", " ")})
     passage = Passage(1, document, paragraph, num_tokens=0)
-    turns = build_turns(
-        question, render_passages([passage], "en"), language="en", refusal=REFUSAL_SENTENCE["en"]
-    )
+    template = TEMPLATES["en"]
+    block = render_passages([passage], template)
+    turns = build_turns(question, block, template=template, refusal=REFUSAL_SENTENCE["en"])
     return engine.tokenizer.encode_chat(turns)
 
 

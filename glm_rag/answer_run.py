@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.citations import align
 from glm_rag.engine.loop_guard import TextLoopGuard, without_loop
-from glm_rag.grounding import is_refusal, refusal
+from glm_rag.grounding import REFUSAL_SENTENCE, is_refusal, refusal
 from glm_rag.messages import TOKEN_IDS
+from glm_rag.prompting import build_turns, render_passages
 from glm_rag.types import (
     Answer,
     ChatTurn,
@@ -23,6 +25,7 @@ from glm_rag.types import (
     ScoredDocument,
     Unsupported,
     Usage,
+    WindowReport,
 )
 from glm_rag.unsupported import find_unsupported
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from glm_rag.counting import TokenCounter
+    from glm_rag.rewriting import SearchQuestion
+    from glm_rag.templates import Template
 
 _NUM_NEAREST = 3
 _NO_CONTEXT = PackedContext(passages=(), num_tokens=0, budget=0, num_dropped=0)
@@ -41,17 +46,23 @@ class AnswerRun:
     """State of one answer. `context` and `reason` are filled on the way; texts only grow.
 
     Attributes:
+        conversation: all turns before. answered: those without the declined questions.
+        history: the end of `answered` that goes along.
+        searched: the question as it is searched for, and who made it so.
         prompt: the user turn as the model reads it; None while it is not asked.
         added: passages that this turn shows, the end of `context.passages`.
     """
 
     question: str
     language: Language
+    template: Template
     conversation: tuple[ChatTurn, ...]
-    history: tuple[ChatTurn, ...]
-    search_question: str
+    answered: tuple[ChatTurn, ...]
+    searched: SearchQuestion
     counter: TokenCounter
     window: int
+    reserve: int
+    history: tuple[ChatTurn, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     documents: Sequence[Document] = ()
@@ -64,8 +75,54 @@ class AnswerRun:
     usage: Usage | None = None
     finish_reason: FinishReason = "stop"
     num_prompt_tokens: int = 0
+    report: WindowReport | None = None
     # For models that do not watch themselves; None where the model has a guard of its own.
     guard: TextLoopGuard | None = None
+
+    def turns(
+        self, block: str = "", history: Sequence[ChatTurn] = (), question: str | None = None
+    ) -> list[ChatTurn]:
+        """The prompt with these passages and turns; by default of this question alone."""
+        return build_turns(
+            self.question if question is None else question,
+            block,
+            template=self.template,
+            refusal=REFUSAL_SENTENCE[self.language],
+            history=history,
+        )
+
+    def count(
+        self, block: str = "", history: Sequence[ChatTurn] = (), question: str | None = None
+    ) -> int:
+        """Tokens of that prompt."""
+        return self.counter.prompt(self.turns(block, history, question))
+
+    def render(self, passages: Sequence[Passage]) -> str:
+        """Passages as the prompt holds them."""
+        return render_passages(passages, self.template)
+
+    def spent(self) -> WindowReport:
+        """How the window is spent, once history and passages are chosen.
+
+        Counts do not add up over texts, so each part is what it adds to the parts before it.
+        """
+        system = self.count(question="")
+        alone = self.count()
+        steps = [self.count("", self.history)]
+        for number in range(1, len(self.added) + 1):
+            steps.append(self.count(self.render(self.added[:number]), self.history))
+        return WindowReport(
+            size=self.window,
+            reserve=self.reserve,
+            system=system,
+            history=steps[0] - alone,
+            passages=tuple(after - before for before, after in pairwise(steps)),
+            question=alone - system,
+            free=self.window - self.reserve - steps[-1],
+            rounds_left_out=_num_questions(self.answered) - _num_questions(self.history),
+            rounds_shortened=_num_read(self.answered[-len(self.history) :], self.history),
+            passages_left_out=self.context.num_dropped,
+        )
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -110,7 +167,7 @@ class AnswerRun:
             citations = (
                 ()
                 if self.reason
-                else align(self.text, self.context.passages, question=self.search_question)
+                else align(self.text, self.context.passages, question=self.searched.text)
             )
             unsupported = () if self.reason else self._unsupported(citations)
         self.timings["total"] = time.perf_counter() - self.started
@@ -128,12 +185,29 @@ class AnswerRun:
             reason=self.reason,
             messages=(*self.conversation, asked, reply),
             nearest=_nearest(self.documents) if self.reason else (),
-            search_question=self.search_question,
+            search_question=self.searched.text,
             unsupported=unsupported,
+            trace=self._trace(),
+            window=self.report,
         )
 
+    def _trace(self) -> dict[str, str | int | float | None]:
+        best = self.documents[0].metadata if self.documents else {}
+        when = "before" if self.prompt is None else "after"
+        declined = f"declined {when} the model was asked: {self.reason}"
+        return {
+            "search_question_by": self.searched.by,
+            "rewrite_note": self.searched.note,
+            "passages_found": len(self.documents),
+            "passages_packed": len(self.added),
+            "passages_shown_before": len(self.context.passages) - len(self.added),
+            "passages_dropped": self.context.num_dropped,
+            "evidence": best.get("evidence"),
+            "decision": declined if self.reason else "answered",
+        }
+
     def _unsupported(self, citations: Sequence[Citation]) -> tuple[Unsupported, ...]:
-        passages, question = self.context.passages, self.search_question
+        passages, question = self.context.passages, self.searched.text
         return find_unsupported(self.text, passages, citations, question=question)
 
     def _read_metadata(self, chunk: BaseMessage) -> None:
@@ -161,6 +235,17 @@ class AnswerRun:
         if not self.num_prompt_tokens:
             return Usage(0, 0)
         return Usage(self.num_prompt_tokens, self.counter.text(self.text))
+
+
+def _num_questions(turns: Sequence[ChatTurn]) -> int:
+    return sum(turn.role == "user" for turn in turns)
+
+
+def _num_read(before: Sequence[ChatTurn], after: Sequence[ChatTurn]) -> int:
+    """Of the same turns, how many have lost what the model read beside their text."""
+    return sum(
+        b.prompt is not None and a.prompt is None for b, a in zip(before, after, strict=False)
+    )
 
 
 def _nearest(documents: Sequence[Document]) -> tuple[ScoredDocument, ...]:

@@ -12,16 +12,17 @@ from langchain_core.runnables import RunnableBinding
 
 from glm_rag.answer_run import AnswerRun
 from glm_rag.config import PackingSettings, RetrievalSettings
-from glm_rag.conversation import history_turns, recent_turns, search_question
+from glm_rag.conversation import history_turns, recent_turns
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.engine.loop_guard import TextLoopGuard
 from glm_rag.errors import ConfigError, ContextWindowError
-from glm_rag.grounding import REFUSAL_SENTENCE, answered_turns, judge
+from glm_rag.grounding import answered_turns, judge
 from glm_rag.messages import to_messages
 from glm_rag.packing import pack
-from glm_rag.prompting import build_turns, render_passages
+from glm_rag.rewriting import MAX_TOKENS, accepted, asks_model, by_rule, greedy_options, request
+from glm_rag.templates import TEMPLATES, Templates
 from glm_rag.text import detect_language
-from glm_rag.types import Answer, AnswerDelta, ChatTurn
+from glm_rag.types import Answer, AnswerDelta
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -40,7 +41,9 @@ class Assistant:
             documents decide how many passages are read and whether there is an answer at all.
         llm: any LangChain chat model; tokens are counted by its own tokenizer if it has one.
         packing: how the context window is spent.
-        retrieval: only `abstain` is read here; the retriever was built with the rest.
+        retrieval: only `abstain`, `threshold` and `rewrite` are read here; the retriever was built
+            with the rest.
+        templates: the words of the prompt by language, if not those built in.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Assistant:
         *,
         packing: PackingSettings | None = None,
         retrieval: RetrievalSettings | None = None,
+        templates: Templates = TEMPLATES,
     ) -> None:
         self.retriever = retriever
         self.llm = llm
         self.packing = packing or PackingSettings()
         self.retrieval = retrieval or RetrievalSettings()
+        self.templates = templates
 
     def ask(self, question: str, *, history: History | None = None) -> Answer:
         """Answer one question; arguments and errors as in `stream`."""
@@ -82,8 +87,12 @@ class Assistant:
             ContextWindowError: the question leaves no room for passages and an answer.
         """
         run = self._begin(question, history)
+        if rewriting := self._rewriting(run):
+            with run.timed("rewrite"):
+                reply = self.llm.invoke(rewriting, **greedy_options(self.llm))
+            run.searched = accepted(reply, run.question, run.searched)
         with run.timed("retrieve"):
-            documents = self.retriever.invoke(run.search_question)
+            documents = self.retriever.invoke(run.searched.text)
         prompt = self._prepare(run, documents)
         if prompt:
             with run.timed("generate"), closing(_generator(self.llm.stream(prompt))) as chunks:
@@ -112,8 +121,12 @@ class Assistant:
         self, question: str, history: History | None
     ) -> AsyncGenerator[AnswerDelta, None]:
         run = await asyncio.to_thread(self._begin, question, history)
+        if rewriting := await asyncio.to_thread(self._rewriting, run):
+            with run.timed("rewrite"):
+                reply = await self.llm.ainvoke(rewriting, **greedy_options(self.llm))
+            run.searched = accepted(reply, run.question, run.searched)
         with run.timed("retrieve"):
-            documents = await self.retriever.ainvoke(run.search_question)
+            documents = await self.retriever.ainvoke(run.searched.text)
         prompt = await asyncio.to_thread(self._prepare, run, documents)
         if prompt:
             stream = cast("AsyncGenerator[BaseMessage, None]", self.llm.astream(prompt))
@@ -136,75 +149,79 @@ class Assistant:
         if not question:
             raise ConfigError("the question is empty: type one")
         turns = history_turns(history)
+        language = detect_language(question)
         run = AnswerRun(
             question=question,
-            language=detect_language(question),
+            language=language,
+            template=self.templates[language],
             conversation=tuple(turns),
-            history=(),
-            search_question=search_question(question, turns),
+            answered=tuple(answered_turns(turns)),
+            searched=by_rule(question, turns, self.retrieval.rewrite),
             counter=TokenCounter(self.llm),
             window=context_window(self.llm, self.packing.window),
+            reserve=self.packing.answer_reserve,
             guard=None if _watches_itself(self.llm) else TextLoopGuard(),
         )
-        alone = self._count(run, "")
-        room = run.window - self.packing.answer_reserve - alone
+        alone = run.count()
+        room = run.window - run.reserve - alone
         if room <= 0:
             raise ContextWindowError(
-                f"the question takes {alone} tokens and {self.packing.answer_reserve} are kept "
-                f"for the answer, but the window holds {run.window}: shorten the question or "
-                "lower packing.answer_reserve"
+                f"the question takes {alone} tokens, the prompt's own text included, and "
+                f"{run.reserve} are kept for the answer, but the window holds {run.window}: "
+                "shorten the question or lower packing.answer_reserve"
             )
         share = min(int(self.packing.history_share * run.window), room // 2)
         run.history = tuple(
-            recent_turns(
-                answered_turns(turns), lambda kept: self._count(run, "", kept) - alone, share
-            )
+            recent_turns(run.answered, lambda kept: run.count("", kept) - alone, share)
         )
         return run
+
+    def _rewriting(self, run: AnswerRun) -> list[BaseMessage]:
+        """What to ask the model for a question to search for; nothing if the rule's is taken."""
+        if run.searched.by != "rule" or not asks_model(self.retrieval.rewrite, self.llm):
+            return []
+        turn = request(run.question, run.conversation, run.template, run.language)
+        if run.counter.prompt([turn]) + MAX_TOKENS > run.window:
+            run.searched = replace(run.searched, note="too long for the model to rewrite")
+            return []
+        return to_messages([turn])
 
     def _prepare(self, run: AnswerRun, documents: Sequence[Document]) -> list[BaseMessage]:
         """The prompt, or nothing where there is no evidence to answer from."""
         run.documents = documents
-        judgement = judge(documents, abstain=self.retrieval.abstain)
+        judgement = judge(
+            documents, abstain=self.retrieval.abstain, threshold=self.retrieval.threshold
+        )
         if not judgement.answerable:
             run.reason = judgement.reason
             return []
         with run.timed("pack"):
-            without = self._count(run, "", run.history)
-            shown = [passage for turn in run.history for passage in turn.passages]
-            packed = pack(
-                documents,
-                count_tokens=lambda block: self._count(run, block, run.history) - without,
-                budget=run.window - self.packing.answer_reserve - without,
-                max_passages=self.packing.max_passages,
-                relative_score=self.packing.relative_score,
-                render=lambda passages: render_passages(passages, run.language),
-                shown=shown,
-            )
-            run.added = packed.passages
-            run.context = replace(packed, passages=(*shown, *packed.passages))
+            self._pack(run, documents)
         if not run.context.passages:
             raise ContextWindowError(
                 f"no passage fits beside the question in a window of {run.window} tokens: "
                 "shorten the question or lower packing.answer_reserve"
             )
-        turns = _turns(run, render_passages(run.added, run.language), run.history)
+        turns = run.turns(run.render(run.added), run.history)
         run.prompt = turns[-1].text
         run.num_prompt_tokens = run.counter.prompt(turns)
         return to_messages(turns)
 
-    def _count(self, run: AnswerRun, block: str, history: Sequence[ChatTurn] = ()) -> int:
-        return run.counter.prompt(_turns(run, block, history))
-
-
-def _turns(run: AnswerRun, block: str, history: Sequence[ChatTurn]) -> list[ChatTurn]:
-    return build_turns(
-        run.question,
-        block,
-        language=run.language,
-        refusal=REFUSAL_SENTENCE[run.language],
-        history=history,
-    )
+    def _pack(self, run: AnswerRun, documents: Sequence[Document]) -> None:
+        without = run.count("", run.history)
+        shown = [passage for turn in run.history for passage in turn.passages]
+        packed = pack(
+            documents,
+            count_tokens=lambda block: run.count(block, run.history) - without,
+            budget=run.window - run.reserve - without,
+            max_passages=self.packing.max_passages,
+            relative_score=self.packing.relative_score,
+            render=run.render,
+            shown=shown,
+        )
+        run.added = packed.passages
+        run.context = replace(packed, passages=(*shown, *packed.passages))
+        run.report = run.spent()
 
 
 def _answer(delta: AnswerDelta) -> Answer:

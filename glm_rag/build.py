@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from glm_rag.config import Settings
 from glm_rag.errors import KnowledgeBaseError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from glm_rag.assistant import Assistant
     from glm_rag.chat_models import ChatGLM2
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.retrieval.rerank.base import Reranker
     from glm_rag.retrieval.retriever import HybridRetriever
+    from glm_rag.templates import Templates
 
 
 def build_llm(settings: Settings) -> ChatGLM2:
@@ -82,7 +87,60 @@ def build_retriever(settings: Settings, kb: KnowledgeBase) -> HybridRetriever:
     from glm_rag.retrieval.retriever import HybridRetriever
 
     retrieval = settings.retrieval
-    return HybridRetriever(store=kb, k=retrieval.k, candidates=retrieval.candidates)
+    return HybridRetriever(
+        store=kb,
+        k=retrieval.k,
+        candidates=retrieval.candidates,
+        filter=retrieval.filter,
+        mmr=retrieval.mmr,
+        multi_query=retrieval.multi_query,
+        reranker=build_reranker(settings, kb),
+        rerank_first=retrieval.rerank_first,
+        expand=retrieval.expand,
+        expand_tokens=retrieval.expand_tokens,
+    )
+
+
+def build_reranker(settings: Settings, kb: KnowledgeBase | None = None) -> Reranker | None:
+    """What orders the first passages anew, None for nothing. Cheap: models load on first use.
+
+    With `kb`, the model reads them in the words of that knowledge base's prompts.
+    """
+    from glm_rag.retrieval.rerank.factory import create_reranker
+
+    def likelihood() -> Reranker:
+        from glm_rag.passage_prompt import passage_prompt
+        from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
+
+        llm = build_llm(settings)
+        templates = build_templates(settings, None) if kb is None else templates_for(settings, kb)
+        prompt = partial(passage_prompt, llm, templates=templates)
+        return LikelihoodReranker(llm.open, prompt)
+
+    return create_reranker(settings.retrieval, likelihood)
+
+
+def build_templates(settings: Settings, own: Path | None) -> Templates:
+    """The words of prompts: built in < `prompt.templates` < a knowledge base's own file.
+
+    Raises:
+        ConfigError: a file is missing or cannot be used; the key is named.
+    """
+    from glm_rag.templates import TEMPLATES, read_templates
+
+    templates = TEMPLATES
+    for file in (settings.prompt.templates, own):
+        if file is not None:
+            templates = read_templates(file, templates)
+    return templates
+
+
+def templates_for(settings: Settings, kb: KnowledgeBase) -> Templates:
+    """The words of the prompts about `kb`; errors as in `build_templates`."""
+    from glm_rag.templates import PROMPT_FILE
+
+    own = kb.path / PROMPT_FILE
+    return build_templates(settings, own if own.is_file() else None)
 
 
 def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
@@ -94,6 +152,7 @@ def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
         build_llm(settings),
         packing=settings.packing,
         retrieval=settings.retrieval,
+        templates=templates_for(settings, kb),
     )
 
 

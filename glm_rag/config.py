@@ -134,6 +134,34 @@ class RetrievalSettings(_Section):
     k: int = Field(8, ge=1, description="passages returned")
     candidates: int = Field(20, ge=1, description="dense candidates per language, and sparse ones")
     abstain: bool = Field(True, description="say so instead of answering without evidence")
+    rewrite: Literal["auto", "rule", "model", "off"] = Field(
+        "auto",
+        description="what makes a follow-up question self-contained; auto: a large model, "
+        "else the rule",
+    )
+    threshold: float = Field(
+        0.0,
+        allow_inf_nan=False,
+        description="evidence that an answer needs, in logits; above 0 declines more questions",
+    )
+    filter: dict[str, Any] | None = Field(
+        None, description="metadata that passages must have, as in docs/retrieval.md"
+    )
+    mmr: float = Field(
+        0.0, ge=0, le=1, description="what being unlike better passages counts; 0: nothing"
+    )
+    multi_query: bool = Field(True, description="search the sentences of a long question, too")
+    expand: Literal["none", "neighbours", "section"] = Field(
+        "none", description="show passages with the chunks around them, or with their section"
+    )
+    expand_tokens: int = Field(
+        512, ge=16, description="longest such passage, as the embedder counts"
+    )
+    rerank: Literal["none", "cross-encoder", "likelihood"] = Field(
+        "none", description="what reads the first passages again; likelihood: the model itself"
+    )
+    rerank_model: str = Field("", description="folder or name of the cross-encoder")
+    rerank_first: int = Field(8, ge=1, description="passages that it reads")
 
 
 class PackingSettings(_Section):
@@ -150,6 +178,14 @@ class PackingSettings(_Section):
     )
 
 
+class PromptSettings(_Section):
+    """The words around passages and question."""
+
+    templates: UserPath | None = Field(
+        None, description="YAML file of texts by language; a knowledge base's own come on top"
+    )
+
+
 class Settings(_Section):
     """All settings of glm-rag. Frozen; `load_config` builds it."""
 
@@ -162,6 +198,7 @@ class Settings(_Section):
     ingestion: IngestionSettings = IngestionSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     packing: PackingSettings = PackingSettings()
+    prompt: PromptSettings = PromptSettings()
 
     @property
     def models_dir(self) -> Path:
@@ -201,7 +238,7 @@ def load_config(
     data: dict[str, Any] = {"home": default_home()}
     chosen = _config_file(file, environ, data["home"])
     if chosen is not None:
-        _merge(data, _read_yaml(chosen), origin=str(chosen))
+        _merge(data, read_yaml(chosen, f"config file {chosen}"), origin=str(chosen))
     _merge(data, _from_environment(environ), origin="the environment")
     _merge(data, _nested(overrides or {}), origin="the arguments")
     try:
@@ -218,18 +255,26 @@ def _config_file(file: str | Path | None, environ: Mapping[str, str], home: Path
     return default if default.is_file() else None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, name: str) -> dict[str, Any]:
+    """The sections of a YAML file; an empty one has none.
+
+    Args:
+        name: what the file is called in errors, its path included.
+
+    Raises:
+        ConfigError: unreadable, no YAML, or no sections.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read config file {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {name}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         detail = " ".join(str(error).split())
-        raise ConfigError(f"config file {path} is not valid YAML: {detail}") from error
+        raise ConfigError(f"{name} is not valid YAML: {detail}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"config file {path} must hold sections such as `model:`")
+        raise ConfigError(f"{name} must hold sections of `key: value`")
     return data
 
 

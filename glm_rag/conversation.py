@@ -124,10 +124,19 @@ def search_question(question: str, turns: Sequence[ChatTurn]) -> str:
     return f"{previous}\n{question}"
 
 
+def own_terms(question: str) -> list[str]:
+    """Search terms of the question itself, without the words that point back."""
+    return query_terms(_POINTS_BACK.sub(" ", _begun_small(question)))
+
+
 def leans_on_history(question: str) -> bool:
     """Whether a question points back (`and`, `it`, 那, 呢) or says nothing by itself (`Why?`)."""
-    text = question.strip()
-    text = text[:1].lower() + text[1:]
+    text = _begun_small(question)
     if _POINTS_BACK.search(text) or not query_terms(text):
         return True
     return bool(_FRAGMENT.match(text)) and not _CLAUSE.search(text)
+
+
+def _begun_small(question: str) -> str:
+    text = question.strip()
+    return text[:1].lower() + text[1:]

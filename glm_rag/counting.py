@@ -9,6 +9,7 @@ from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import RunnableBinding
 
 from glm_rag.messages import to_messages
+from glm_rag.text import estimate_tokens
 from glm_rag.types import ChatTurn
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class TokenCounter:
         """Tokens of a text alone."""
         if self._llm is not None:
             return int(self._llm.get_num_tokens(text))
-        return -(-len(text.encode("utf-8", "surrogatepass")) // 3)
+        return estimate_tokens(text)
 
 
 def context_window(llm: Runnable[Any, Any], limit: int | None = None) -> int:

@@ -47,24 +47,28 @@ class Judgement:
     reason: str = ""
 
 
-def judge(documents: Sequence[Document], *, abstain: bool = True) -> Judgement:
+def judge(
+    documents: Sequence[Document], *, abstain: bool = True, threshold: float = 0.0
+) -> Judgement:
     """Decide from retrieval alone, before the model is asked.
 
-    The best passage decides, by the `evidence` margin in its metadata (0 or more is enough).
+    The best passage decides, by the `evidence` margin in its metadata.
     Documents of a retriever that measures no evidence always count as enough.
 
     Args:
         documents: retrieved chunks, best first.
         abstain: False answers from whatever was found.
+        threshold: evidence that is enough, in logits; 0 is where the calibration puts it.
     """
     if not documents:
         return Judgement(answerable=False, reason="no passage was found")
     evidence = documents[0].metadata.get("evidence")
-    if not abstain or evidence is None or evidence >= 0:
+    if not abstain or evidence is None or evidence >= threshold:
         return Judgement(answerable=True)
     return Judgement(
         answerable=False,
-        reason=f"the best passage is too weak as evidence ({evidence:.2f}; 0 is enough)",
+        reason=f"the best passage is too weak as evidence "
+        f"({evidence:.2f}; {threshold:g} is enough)",
     )
 
 

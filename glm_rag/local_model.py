@@ -84,6 +84,11 @@ class LocalModel(BaseModel):
         """Most tokens of prompt and answer together. Loads the model."""
         return self.open().context_window
 
+    @property
+    def num_parameters(self) -> int:
+        """Values in all weights, without a prefix. Loads the model."""
+        return self.open().config.num_parameters
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by the model's own tokenizer, without prompt format. Loads the model."""
         return self.open().tokenizer.count(text)

@@ -42,6 +42,7 @@ def pack(
     """Choose the passages that a question deserves and that fit.
 
     Passages enter whole, best first; one that does not fit is left out and the next one tried.
+    Behind the best one, those of the same document stand in its order.
     Overlapping or touching chunks of one document become one passage, repeated content counts
     once. Only when nothing fits whole is the best passage cut, at a sentence end if possible,
     and flagged `truncated`.
@@ -135,8 +136,26 @@ def _shows(passage: Passage, document: Document) -> bool:
 def _numbered(documents: Sequence[Document], first: int) -> list[Passage]:
     return [
         Passage(index=index, document=document, text=document.page_content, num_tokens=0)
-        for index, document in enumerate(documents, start=first)
+        for index, document in enumerate(_in_order(documents), start=first)
     ]
+
+
+def _in_order(documents: Sequence[Document]) -> list[Document]:
+    """The best stays first, so that a kept beginning of the prompt serves again.
+
+    Behind it, those of one document trade places until they stand as in the document.
+    """
+    found: dict[Any, list[tuple[tuple[int, int], int]]] = {}
+    for place, document in enumerate(documents[1:], start=1):
+        source, span = document.metadata.get("source"), _span(document)
+        if source is not None and span is not None:
+            found.setdefault(source, []).append((span, place))
+    ordered = list(documents)
+    for own in found.values():
+        places = sorted(place for _, place in own)
+        for place, (_, origin) in zip(places, sorted(own), strict=True):
+            ordered[place] = documents[origin]
+    return ordered
 
 
 # ---------------------------------------------------------------- neighbours

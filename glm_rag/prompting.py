@@ -1,67 +1,33 @@
-"""The words around passages and question, in the question's language."""
+"""The prompt: fixed words first, passages as quoted data, the question last."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from glm_rag.types import ChatTurn, Language, Passage, Role
+from glm_rag.templates import Template
+from glm_rag.types import ChatTurn, Passage
 
 _MAX_TITLE = 80
+# Stands before and behind the text of a passage; `as_data` leaves it nowhere inside. A small model
+# reads on over this mark as over none; with quotation marks it recited the example instead.
+_QUOTE = "```"
 
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """Texts of one language.
-
-    `system` and `example` stand first and never change, so their work is reusable. The example
-    is one made-up question with its answer: it teaches a small model to answer in one sentence
-    of the passage. There is none in Chinese: the small model does not read it and would repeat
-    its answer as one of the documents', the large one needs no example. `system` ends in a blank
-    line because ChatGLM2 has no system role: the text is put directly before the first question.
-    """
-
-    system: str
-    example: tuple[str, str] | None
-    header: str
-    page: str
-
-
-TEMPLATES: dict[Language, Template] = {
-    "en": Template(
-        system=(
-            "Use the passages to answer the question in English. "
-            "If they hold no answer, say: {refusal}\n\n"
-        ),
-        example=(
-            "[1] Bridges\nThe bridge over the Lum is 412 metres long. It was built in 1931.\n\n"
-            "How long is the bridge?",
-            "The bridge over the Lum is 412 metres long.",
-        ),
-        header="[{index}] {title}{page}",
-        page=" (page {page})",
-    ),
-    "zh": Template(
-        system="请根据资料用中文回答问题。如果资料中没有答案，请说：{refusal}\n\n",
-        example=None,
-        header="[{index}] {title}{page}",
-        page="（第{page}页）",
-    ),
-}
-
-# Text of a document that looks like structure of the prompt: round markers, speaker labels and
-# passage numbers. One character takes the place of one, so offsets stay true.
-_ROUND = re.compile(r"\[(Round ?\d+)\]")
-_SPEAKER = re.compile(r"^([ \t]*[问答])：", re.MULTILINE)
-_NUMBER = re.compile(r"^([ \t]*)\[(\d+)\]", re.MULTILINE)
+# Text of a document that looks like structure of the prompt: round markers, speaker labels,
+# passage numbers, quotation marks of ours, role tokens of other models. One character takes the
+# place of one, so offsets stay true. What ends a line for a reader ends one here.
+_LINE = r"((?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))[^\S\n]*)"
+_ROUND = re.compile(r"\[(Round\s*\d+)\]", re.IGNORECASE)
+_SPEAKER = re.compile(_LINE + r"([问答])：", re.MULTILINE)
+_NUMBER = re.compile(_LINE + r"\[(\d+)\]", re.MULTILINE)
+_ROLE = re.compile(r"<\|(\w+)\|>")
 
 
 def build_turns(
     question: str,
     block: str,
     *,
-    language: Language,
+    template: Template,
     refusal: str,
     history: Sequence[ChatTurn] = (),
 ) -> list[ChatTurn]:
@@ -74,42 +40,61 @@ def build_turns(
         block: passages as `render_passages` puts them; may be empty.
         refusal: what the model is to say when the passages do not help.
     """
-    template = TEMPLATES[language]
-    roles: tuple[Role, Role] = ("user", "assistant")
+    # ChatGLM2 has no system role: the text is put directly before the first question, so it
+    # ends in a blank line.
+    system = f"{template.system.format(refusal=refusal).rstrip()}\n\n"
     return [
-        ChatTurn("system", template.system.format(refusal=refusal)),
-        *map(ChatTurn, roles, template.example or ()),
+        ChatTurn("system", system),
+        *_example(template),
         *(ChatTurn(turn.role, turn.prompt or turn.text, turn.token_ids) for turn in history),
         ChatTurn("user", f"{block}\n\n{question}" if block else question),
     ]
 
 
-def render_passages(passages: Sequence[Passage], language: Language) -> str:
-    """Numbered passages with title and page, as the prompt holds them.
+def render_passages(passages: Sequence[Passage], template: Template) -> str:
+    """Numbered passages with title and page, quoted, as the prompt holds them.
 
     One that begins in the middle of a table has the table's header above it.
     """
-    return "\n\n".join(_render(passage, TEMPLATES[language]) for passage in passages)
+    return "\n\n".join(_render(passage, template) for passage in passages)
 
 
 def _render(passage: Passage, template: Template) -> str:
     metadata = passage.document.metadata
     title = " ".join(str(metadata.get("title") or "").split())[:_MAX_TITLE]
     page = metadata.get("page")
-    header = template.header.format(
-        index=passage.index,
-        title=as_data(title),
-        page="" if page is None else template.page.format(page=page),
+    header = _header(
+        template,
+        passage.index,
+        as_data(title),
+        "" if page is None else template.page.format(page=as_data(str(page))),
     )
-    shown = (header.rstrip(), as_data(passage.table_header), as_data(passage.text))
-    return "\n".join(part for part in shown if part)
+    return _quoted(header, passage.table_header, passage.text)
+
+
+def _example(template: Template) -> Iterator[ChatTurn]:
+    if (example := template.example) is not None:
+        quoted = _quoted(_header(template, 1, example.title), example.text.strip())
+        yield ChatTurn("user", f"{quoted}\n\n{example.question}")
+        yield ChatTurn("assistant", example.answer)
+
+
+def _header(template: Template, index: int, title: str, page: str = "") -> str:
+    return template.header.format(index=index, title=title, page=page).rstrip()
+
+
+def _quoted(header: str, *texts: str) -> str:
+    return "\n".join([header, _QUOTE, *(as_data(text) for text in texts if text), _QUOTE])
 
 
 def as_data(text: str) -> str:
-    """Text in which nothing can be taken for a round marker, speaker label or passage number.
+    """Text in which nothing can be taken for the structure of a prompt; the length stays.
 
-    `[Round 3]` becomes `(Round 3)` and a line's `问：` becomes `问:`; the length stays.
+    `[Round 3]` becomes `(Round 3)`, `[1]` at the beginning of a line `(1)`, `问：` there `问:`,
+    three backquotes three apostrophes and `<|user|>` becomes `<(user)>`.
     """
     text = _ROUND.sub(r"(\1)", text)
     text = _NUMBER.sub(r"\1(\2)", text)
-    return _SPEAKER.sub(r"\1:", text)
+    text = _SPEAKER.sub(r"\1\2:", text)
+    text = _ROLE.sub(r"<(\1)>", text)
+    return text.replace(_QUOTE, "'''")

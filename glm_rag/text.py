@@ -177,3 +177,8 @@ def _append_stripped(spans: list[tuple[int, int]], text: str, start: int, end: i
     right = len(piece.rstrip())
     if right > left:
         spans.append((start + left, start + right))
+
+
+def estimate_tokens(text: str) -> int:
+    """One token per three bytes of UTF-8: generous, for where no tokenizer is known."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 3)

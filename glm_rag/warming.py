@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from glm_rag.errors import ConfigError
 from glm_rag.grounding import REFUSAL_SENTENCE
-from glm_rag.messages import to_messages
-from glm_rag.prompting import build_turns, render_passages
+from glm_rag.passage_prompt import passage_prompt
+from glm_rag.templates import TEMPLATES, Templates
 from glm_rag.text import detect_language
-from glm_rag.types import Passage, WarmReport
+from glm_rag.types import WarmReport
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -42,27 +42,30 @@ class WarmPlan:
         return sum(map(len, self.sequences))
 
 
-def passage_ids(llm: ChatGLM2, document: Document) -> tuple[int, ...]:
+def passage_ids(
+    llm: ChatGLM2, document: Document, templates: Templates = TEMPLATES
+) -> tuple[int, ...]:
     """The ids that every question answered from this passage begins with, in its language."""
     given = document.metadata.get("language")
     language = given if given in REFUSAL_SENTENCE else detect_language(document.page_content)
-    block = render_passages([Passage(1, document, document.page_content, 0)], language)
     prompts = [
-        llm.prompt_ids(
-            to_messages(
-                build_turns(question, block, language=language, refusal=REFUSAL_SENTENCE[language])
-            )
-        )
-        for question in _QUESTIONS
+        passage_prompt(llm, question, document, language, templates) for question in _QUESTIONS
     ]
     return _common(*prompts)
 
 
-def plan(passages: Iterable[Document], llm: ChatGLM2, *, budget: int) -> WarmPlan:
+def plan(
+    passages: Iterable[Document],
+    llm: ChatGLM2,
+    *,
+    budget: int,
+    templates: Templates = TEMPLATES,
+) -> WarmPlan:
     """Choose passages in the given order until the budget is full; loads the model.
 
     Args:
         budget: bytes on disk, with those that are there already.
+        templates: the words of the prompts that will be asked.
 
     Raises:
         ConfigError: the cache settings write no files or fewer bytes than the budget.
@@ -78,7 +81,7 @@ def plan(passages: Iterable[Document], llm: ChatGLM2, *, budget: int) -> WarmPla
     missing: list[tuple[int, ...]] = []
     used = num_present = bytes_present = 0
     for passage in passages:
-        ids = passage_ids(llm, passage)
+        ids = passage_ids(llm, passage, templates)
         size = len(ids) * per_token
         if len(ids) >= engine.context_window:
             continue

@@ -21,7 +21,18 @@ from glm_rag.cli.common import (
     print_json,
     to_plain,
 )
-from glm_rag.config import load_config
+from glm_rag.cli.retrieval_options import (
+    AlwaysAnswerOption,
+    ExpandOption,
+    FilterOption,
+    LanguageOption,
+    PathOption,
+    RerankOption,
+    SinceOption,
+    StrictOption,
+    filter_of,
+    settings_for_questions,
+)
 from glm_rag.errors import ConfigError
 from glm_rag.types import Answer, AnswerDelta, Citation, ScoredDocument
 
@@ -45,6 +56,14 @@ def ask(
     question: Question,
     kb: KbOption = "default",
     model: ModelOption = None,
+    where: FilterOption = None,
+    path: PathOption = None,
+    language: LanguageOption = None,
+    since: SinceOption = None,
+    expand: ExpandOption = None,
+    rerank: RerankOption = None,
+    always_answer: AlwaysAnswerOption = False,
+    strict: StrictOption = False,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,7 +77,13 @@ def ask(
     """
     from glm_rag.api import stream
 
-    settings = load_config(config, overrides={"model.name": model})
+    settings = settings_for_questions(
+        config,
+        {"model.name": model, "retrieval.expand": expand, "retrieval.rerank": rerank},
+        filters=filter_of(where, path, language, since),
+        always_answer=always_answer,
+        strict=strict,
+    )
     say_if_unread(settings.model.name, question)
     deltas = stream(question, kb, config=settings)
     answer = last_answer(deltas) if json else show_stream(deltas)
@@ -67,14 +92,32 @@ def ask(
     raise typer.Exit(EXIT_ABSTAINED if answer.abstained else 0)
 
 
-def chat(kb: KbOption = "default", model: ModelOption = None, config: ConfigOption = None) -> None:
+def chat(
+    kb: KbOption = "default",
+    model: ModelOption = None,
+    where: FilterOption = None,
+    path: PathOption = None,
+    language: LanguageOption = None,
+    since: SinceOption = None,
+    expand: ExpandOption = None,
+    rerank: RerankOption = None,
+    always_answer: AlwaysAnswerOption = False,
+    strict: StrictOption = False,
+    config: ConfigOption = None,
+) -> None:
     """Talk with a knowledge base in the terminal; /new forgets the conversation, /exit ends.
 
     Example: glm-rag chat --kb handbook
     """
     from glm_rag.build import build_assistant, open_for_questions
 
-    settings = load_config(config, overrides={"model.name": model})
+    settings = settings_for_questions(
+        config,
+        {"model.name": model, "retrieval.expand": expand, "retrieval.rerank": rerank},
+        filters=filter_of(where, path, language, since),
+        always_answer=always_answer,
+        strict=strict,
+    )
     with open_for_questions(settings, kb) as opened:
         assistant = build_assistant(settings, opened)
         talk = f"Knowledge base {kb}, model {settings.model.name}. /new starts over, /exit ends."
@@ -117,6 +160,16 @@ def search(
     question: Question,
     kb: KbOption = "default",
     k: Annotated[int | None, typer.Option("--k", min=1, help="Passages to show.")] = None,
+    where: FilterOption = None,
+    path: PathOption = None,
+    language: LanguageOption = None,
+    since: SinceOption = None,
+    mmr: Annotated[
+        float | None,
+        typer.Option("--mmr", min=0, max=1, help="What being unlike better passages counts."),
+    ] = None,
+    expand: ExpandOption = None,
+    rerank: RerankOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -128,7 +181,16 @@ def search(
 
     if not question.strip():
         raise ConfigError("the question is empty: type one")
-    settings = load_config(config, overrides={"retrieval.k": k})
+    settings = settings_for_questions(
+        config,
+        {
+            "retrieval.k": k,
+            "retrieval.mmr": mmr,
+            "retrieval.expand": expand,
+            "retrieval.rerank": rerank,
+        },
+        filters=filter_of(where, path, language, since),
+    )
     with open_for_questions(settings, kb) as opened:
         found = build_retriever(settings, opened).search(question)
     if json:
@@ -208,6 +270,8 @@ def show_sources(answer: Answer) -> None:
         console.print(Text(quote, style="green"))
     for line in _unsupported_lines(answer):
         console.print(Text(line, style="yellow"))
+    for line in _notes(answer):
+        console.print(Text(line, style="dim"))
     timings, usage = answer.timings, answer.usage
     first, total = timings.get("first_token", 0), timings.get("total", 0)
     console.print(
@@ -227,6 +291,16 @@ def _unsupported_lines(answer: Answer) -> list[str]:
         for kind, text in dict.fromkeys(found)
         if kind in shown
     ]
+
+
+def _notes(answer: Answer) -> list[str]:
+    """What was searched for in place of the question, and what of the talk no longer fits."""
+    notes = []
+    if answer.search_question not in {"", answer.question}:
+        notes.append(f"  searched for: {' '.join(answer.search_question.split())}")
+    if answer.window is not None and answer.window.rounds_left_out:
+        notes.append(f"  not read: the first {answer.window.rounds_left_out} rounds of this talk")
+    return notes
 
 
 def _cited(citation: Citation) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from glm_rag.cli import kb_care
+from glm_rag.cli import kb_care, kb_prompt
 from glm_rag.cli.common import (
     ConfigOption,
     JsonOption,
@@ -46,6 +46,7 @@ _NO_COUNTS = ("unusable", "-", "-")
 def register(parent: typer.Typer) -> None:
     """Add the `kb` commands to `parent`."""
     kb_care.register(app)
+    kb_prompt.register(app)
     parent.add_typer(app, name="kb")
 
 
@@ -257,14 +258,19 @@ def warm(
 
     Example: glm-rag kb warm handbook --budget 4GB
     """
-    from glm_rag.build import build_llm, open_for_questions
+    from glm_rag.build import build_llm, open_for_questions, templates_for
     from glm_rag.warming import plan, predict
 
     settings = load_config(config, overrides={"model.name": model})
     size = parse_size(budget)
     llm = build_llm(settings)
     with open_for_questions(settings, name) as opened:
-        planned = plan(opened.central_passages(), llm, budget=size)
+        planned = plan(
+            opened.central_passages(),
+            llm,
+            budget=size,
+            templates=templates_for(settings, opened),
+        )
     report = predict(planned, llm) if dry_run else _warm(planned, llm, hidden=json)
     if json:
         print_json(report)

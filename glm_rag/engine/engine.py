@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from glm_rag.engine.generate import (
     EXPECTED_ANSWER,
     PREFILL_CHUNK,
     all_logits,
+    mean_log_probability,
     prefill,
     stream_answer,
 )
@@ -32,7 +34,7 @@ from glm_rag.engine.prefix_store import PrefixStore
 from glm_rag.engine.rotary import RopeTable
 from glm_rag.engine.tokenizer import Tokenizer, load_tokenizer
 from glm_rag.engine.weights import load_model
-from glm_rag.errors import CheckpointError, ConfigError, ContextWindowError
+from glm_rag.errors import CheckpointError, ConfigError, ContextWindowError, GenerationError
 from glm_rag.types import CacheLimits, GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:
@@ -188,6 +190,36 @@ class Engine:
             with out_of_memory_as_error("for these tokens"):
                 prefill(self.model, rest, cache, self.prefill_chunk)
         return cache
+
+    def score(self, prompt_ids: Sequence[int], continuation_ids: Sequence[int]) -> float:
+        """Mean log-probability (natural, per token) of a continuation of a prompt.
+
+        What the engine's store holds of the prompt is not computed again, and the prompt is
+        kept for later ones.
+
+        Raises:
+            ConfigError, ContextWindowError, ModelError: as for `generate`; a continuation is
+                needed, too.
+            GenerationError: the model computed NaN or infinite logits.
+        """
+        prompt, said = list(prompt_ids), list(continuation_ids)
+        self._check_ids(prompt)
+        if not said:
+            raise ConfigError("the continuation is empty: give at least one token")
+        self._check_prompt([*prompt, *said])
+        self._check_cache(None, len(prompt) + len(said))
+        cache = self.new_cache()
+        if self.store is not None:
+            room = cache.num_prefix + len(prompt) + len(said)
+            cache = self.store.start(prompt, self.model.new_cache, room=room)
+        with out_of_memory_as_error("for this continuation"):
+            mean = mean_log_probability(self.model, prompt, said, cache, self.prefill_chunk)
+        if self.store is not None:
+            cache.truncate(len(prompt))
+            self.store.keep(cache)
+        if not math.isfinite(mean):
+            raise GenerationError("the model computed NaN or infinite logits")
+        return mean
 
     def generate(
         self,

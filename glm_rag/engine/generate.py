@@ -76,6 +76,29 @@ def decode(model: ChatGLM2Model, token_ids: Sequence[int], cache: KVCache) -> Te
     return model.logits(hidden[0])
 
 
+@torch.inference_mode()
+def mean_log_probability(
+    model: ChatGLM2Model,
+    prompt_ids: Sequence[int],
+    continuation_ids: Sequence[int],
+    cache: KVCache,
+    chunk: int = PREFILL_CHUNK,
+) -> float:
+    """Mean log-probability of the continuation's tokens; what the cache holds is not computed.
+
+    Leaves the prompt and all of the continuation but its last token in the cache.
+    """
+    cache.truncate(min(cache.common_prefix(prompt_ids), len(prompt_ids) - 1))
+    cache.reserve(cache.num_prefix + len(prompt_ids) + len(continuation_ids))
+    rows = [prefill(model, prompt_ids[cache.num_tokens :], cache, chunk).unsqueeze(0)]  # [1, V]
+    given = continuation_ids[:-1]
+    for start in range(0, len(given), chunk):
+        rows.append(decode(model, given[start : start + chunk], cache))
+    logits = torch.cat(rows).float()  # [S, V]
+    wanted = torch.tensor(continuation_ids, device=logits.device).unsqueeze(1)
+    return float(logits.log_softmax(-1).gather(1, wanted).mean())
+
+
 def stream_tokens(
     model: ChatGLM2Model,
     prompt_ids: Sequence[int],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +15,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError, KnowledgeBaseError
-from glm_rag.knowledge import reading, records, search
+from glm_rag.knowledge import filters, growth, reading, records, search
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
@@ -29,8 +29,8 @@ from glm_rag.retrieval.calibration import (
     calibration_from_json,
     calibration_to_json,
 )
-from glm_rag.retrieval.candidates import Candidate, CandidateSet
-from glm_rag.retrieval.retriever import HybridRetriever
+from glm_rag.retrieval.candidates import Candidate, CandidateSet, Reach
+from glm_rag.retrieval.retriever import RETRIEVER_OPTIONS, HybridRetriever
 from glm_rag.text import detect_language
 from glm_rag.types import Chunk, ExtractedDocument, Language
 
@@ -262,16 +262,17 @@ class KnowledgeBase(Library, VectorStore):
         """A `HybridRetriever`; with `search_type`, LangChain's retriever over vectors alone.
 
         Args:
-            **kwargs: `k`, `candidates`, `filter` (also inside `search_kwargs`), `tags`; or what
+            **kwargs: what `HybridRetriever` takes (also inside `search_kwargs`), `tags`; or what
                 LangChain's `as_retriever` takes, with `search_type`.
         """
         if "search_type" in kwargs:
             return super().as_retriever(**kwargs)
         options = {**kwargs.pop("search_kwargs", {}), **kwargs}
-        unknown = set(options) - {"k", "candidates", "filter", "tags", "metadata"}
+        unknown = set(options) - {*RETRIEVER_OPTIONS, "tags", "metadata"}
         if unknown:
             raise ConfigError(
-                f"unknown retriever option {sorted(unknown)[0]!r}: use k, candidates or filter"
+                f"unknown retriever option {sorted(unknown)[0]!r}: "
+                f"use {', '.join(RETRIEVER_OPTIONS)}"
             )
         return HybridRetriever(store=self, **options)
 
@@ -284,13 +285,14 @@ class KnowledgeBase(Library, VectorStore):
         *,
         limit: int,
         where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
     ) -> CandidateSet:
         """The `limit` nearest chunks of each language, and those that share the rarest terms."""
         vector = normalised(vector)
         with self._database.read() as connection:
             self._check_embedder()
             self._index.refresh(connection)
-            allowed = None if where is None else search.matching_ids(connection, where)
+            allowed = None if where is None else filters.matching_ids(connection, where)
             cosines: dict[int, float] = {}
             for language in self._index.languages:
                 nearest = self._index.search(vector, limit, language=language, allowed=allowed)
@@ -303,7 +305,8 @@ class KnowledgeBase(Library, VectorStore):
             cosines.update((i, float(self._index.vector(i) @ vector)) for i in sparse)
             chunks = reading.read_chunks(connection, "c.id", cosines)
             num_chunks, mean_terms = search.term_totals(connection)
-        found = (_candidate(chunk, cosines[chunk.id], terms) for chunk in chunks)
+            vectors = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
+        found = (_candidate(c, cosines[c.id], terms, vectors.get(c.id)) for c in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
 
     @property
@@ -333,6 +336,31 @@ class KnowledgeBase(Library, VectorStore):
                 stored = f"{self.embeddings_name}\n{calibration_to_json(calibration)}"
                 connection.execute("INSERT INTO meta VALUES ('calibration', ?)", (stored,))
 
+    def grow(
+        self,
+        document: Document,
+        reach: Reach,
+        *,
+        fits: Callable[[str], bool],
+        without: Collection[str] = (),
+    ) -> Document:
+        """A passage with the chunks around it; offsets and text stay those of its document.
+
+        Args:
+            document: a chunk as `candidates` gives it. One that has changed since, and a text
+                that belongs to no file, come back as they are.
+            reach: `neighbours` adds the chunk before and the one behind, of the same section
+                where it has one; `section` as many of its section as fit, the nearest first.
+            fits: whether a text is still short enough; only whole chunks are added.
+            without: ids of chunks that are not added.
+
+        Returns:
+            The passage, with `start` and `end` widened and each chunk's own `id`, `start`, `end`
+            and `page` under `parts`.
+        """
+        with self._database.read() as connection:
+            return growth.grow(connection, document, reach, fits=fits, without=without)
+
     def sample_vectors(self, limit: int) -> dict[Language, np.ndarray]:
         """Vectors of passages taken evenly from those of each language, `[<= limit, dimension]`."""
         found: dict[Language, np.ndarray] = {}
@@ -356,7 +384,7 @@ class KnowledgeBase(Library, VectorStore):
         with self._database.read() as connection:
             self._check_embedder()
             self._index.refresh(connection)
-            allowed = None if where is None else search.matching_ids(connection, where)
+            allowed = None if where is None else filters.matching_ids(connection, where)
             found = self._index.search(vector, k, allowed=allowed)
             ids = [row_id for row_id, _ in found]
             chunks = {c.id: c for c in reading.read_chunks(connection, "c.id", ids)}
@@ -373,9 +401,11 @@ def _by_centrality(rows: Sequence[tuple[int, bytes]]) -> list[int]:
     return [rows[place][0] for place in np.argsort(-centrality, kind="stable")]
 
 
-def _candidate(chunk: reading.StoredChunk, cosine: float, terms: Sequence[str]) -> Candidate:
+def _candidate(
+    chunk: reading.StoredChunk, cosine: float, terms: Sequence[str], vector: np.ndarray | None
+) -> Candidate:
     counts = chunk.count(terms)
-    return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms)
+    return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms, vector)
 
 
 def _text_document(key: str, text: str, metadata: Mapping[str, Any]) -> ExtractedDocument:

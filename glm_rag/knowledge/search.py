@@ -1,91 +1,20 @@
-"""Keyword candidates, term statistics and metadata filters, in SQL."""
+"""Keyword candidates and term statistics, in SQL."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from glm_rag.errors import ConfigError
-
-# Metadata of chunks of files; texts that were added without a file have what they came with.
-_COLUMNS = {
-    "title": "d.title",
-    "container": "d.container",
-    "page": "c.page",
-    "start": "c.start_offset",
-    "end": "c.end_offset",
-    "chunk_index": "c.chunk_index",
-    "content_hash": "c.content_hash",
-    "language": "c.language",
-}
 # The rarest terms decide; more only make the full-text query slow.
 _MAX_MATCH_TERMS = 64
 # SQLite ranks about a million matches a second (benchmarks/knowledge_scale.py), so this many cost
 # 50 ms. A term of more chunks weighs little among so many.
 _MAX_MATCHES = 50_000
-# Values of a filter; SQLite takes 32,766 parameters in all, and some values stand there thrice.
-_MAX_OPTIONS = 10_000
-
-
-def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np.ndarray:
-    """Sorted ids of the chunks whose metadata has every given value, or one of a list of values.
-
-    Raises:
-        ConfigError: a value that metadata cannot be compared with.
-    """
-    conditions = [_condition(name, wanted) for name, wanted in where.items()]
-    of_files = [_of_file(name, test) for name, test, _ in conditions]
-    of_texts = [f"json_extract(c.extra, ?) {test}" for _, test, _ in conditions]
-    # Two queries, so that each can use an index.
-    query = (
-        "SELECT c.id FROM documents AS d JOIN chunks AS c ON c.document_id = d.id "
-        f"WHERE {' AND '.join(['c.extra IS NULL', *of_files])} UNION ALL "
-        "SELECT c.id FROM chunks AS c "
-        f"WHERE {' AND '.join(['c.extra IS NOT NULL', *of_texts])}"
-    )
-    parameters: list[Any] = []
-    for name, _, values in conditions:
-        parameters += values * (2 if name == "source" else 1)
-    for name, _, values in conditions:
-        parameters += [f'$."{name}"', *values]
-    rows = connection.execute(query, parameters)
-    return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
-
-
-def _of_file(name: str, test: str) -> str:
-    """The condition on a chunk of a file; its document may have several sources."""
-    if name != "source":
-        return f"{_COLUMNS.get(name, 'NULL')} {test}"
-    return (
-        f"d.id IN (SELECT id FROM documents WHERE source {test} UNION ALL "
-        f"SELECT document_id FROM copies WHERE source {test})"
-    )
-
-
-def _condition(name: str, wanted: Any) -> tuple[str, str, list[Any]]:
-    """The name, what SQL asks of its value, and the parameters of that."""
-    if not isinstance(name, str) or '"' in name:
-        raise ConfigError(f"cannot filter by {name!r}: name a key of the metadata")
-    if wanted is None:
-        return name, "IS NULL", []
-    options = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-    if len(options) > _MAX_OPTIONS:
-        raise ConfigError(
-            f"cannot filter {name!r} by {len(options)} values: give at most {_MAX_OPTIONS}"
-        )
-    for option in options:
-        if isinstance(option, int) and abs(option) >= 1 << 63:
-            raise ConfigError(f"cannot filter {name!r} by {option}: no number is so large")
-        if not isinstance(option, str | int | float):
-            raise ConfigError(
-                f"cannot filter {name!r} by {type(option).__name__}: give a text, a number, "
-                "true or false, or a list of them"
-            )
-    return name, f"IN ({', '.join('?' * len(options))})", options
 
 
 def document_frequencies(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:

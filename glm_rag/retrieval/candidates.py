@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from glm_rag.types import Language
 
@@ -22,6 +22,7 @@ class Candidate:
         cosine: of question and chunk.
         term_counts: how often each term of the question occurs in the chunk; absent means 0.
         num_terms: length of the chunk in terms.
+        vector: of the chunk, `[dimension]`, where it was asked for.
     """
 
     document: Document
@@ -29,6 +30,7 @@ class Candidate:
     cosine: float
     term_counts: Mapping[str, int]
     num_terms: int
+    vector: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class CandidateSet:
 class CandidateStore(Protocol):
     """A store that can be searched by vector and by term.
 
-    One with constants of its own has them as `calibration` (a `Calibration`, or None).
+    One with constants of its own has them as `calibration` (a `Calibration`, or None). One that
+    can show what stands around a passage is a `GrowingStore`, too.
     """
 
     @property
@@ -62,5 +65,24 @@ class CandidateStore(Protocol):
         *,
         limit: int,
         where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
     ) -> CandidateSet:
         """The `limit` nearest chunks of each language, and those that share the rarest terms."""
+
+
+Reach = Literal["neighbours", "section"]
+
+
+@runtime_checkable
+class GrowingStore(Protocol):
+    """A store that knows what stands before and behind a passage."""
+
+    def grow(
+        self,
+        document: Document,
+        reach: Reach,
+        *,
+        fits: Callable[[str], bool],
+        without: Collection[str] = (),
+    ) -> Document:
+        """The passage with as many chunks around it as `fits` allows, whole ones."""

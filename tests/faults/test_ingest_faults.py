@@ -57,7 +57,7 @@ def evil(docs, monkeypatch):
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     yield lambda act: (docs / "bad.evil").write_text(act)
     sys.modules.pop("glm_rag_ingest.loaders.evil", None)
-    factory._BY_SUFFIX.pop(".evil", None)
+    factory.BY_SUFFIX.pop(".evil", None)
     factory.versions.cache_clear()  # it knew the evil one
 
 

@@ -11,7 +11,15 @@ from typer.testing import CliRunner
 
 from glm_rag.cli.answers import print_answer, say_if_unread, show_sources
 from glm_rag.cli.main import app
-from glm_rag.types import Answer, Citation, PackedContext, Passage, ScoredDocument, Usage
+from glm_rag.types import (
+    Answer,
+    Citation,
+    PackedContext,
+    Passage,
+    ScoredDocument,
+    Usage,
+    WindowReport,
+)
 
 SENTENCE = "Parental leave is 26 weeks."
 DOCUMENT = Document(page_content=SENTENCE, metadata={"source": "file:///a", "title": "Leave"})
@@ -50,6 +58,18 @@ def test_a_nearest_document_is_named_once(capsys):
     near = ScoredDocument(DOCUMENT, 0.5, "hybrid")
     show_sources(replace(ANSWER, abstained=True, citations=(), nearest=(near, near)))
     assert capsys.readouterr().out.count("nearest: Leave") == 1
+
+
+def test_a_rewritten_question_and_rounds_left_out_are_told(capsys):
+    show_sources(ANSWER)
+    plain = capsys.readouterr().out
+    assert "searched for" not in plain
+    assert "not read" not in plain
+    window = WindowReport(1000, 100, 50, 0, (20,), 9, 821, rounds_left_out=3)
+    show_sources(replace(ANSWER, question="And?", search_question="What?\nAnd?", window=window))
+    told = capsys.readouterr().out
+    assert "searched for: What? And?" in told
+    assert "not read: the first 3 rounds" in told
 
 
 @pytest.mark.parametrize(

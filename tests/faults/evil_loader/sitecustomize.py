@@ -113,7 +113,7 @@ def register():
     module = ModuleType("glm_rag_ingest.loaders.evil")
     module.VERSION, module.MEDIA_TYPE, module.extract = "evil/1", "text/plain", extract
     sys.modules[module.__name__] = module
-    factory._BY_SUFFIX[".evil"] = "evil"
+    factory.BY_SUFFIX[".evil"] = "evil"
 
 
 register()

@@ -76,3 +76,11 @@ def test_declined_questions_are_no_part_of_what_the_model_reads():
     declined = [ChatTurn("user", "Which capital?"), ChatTurn("assistant", refusal("en", []))]
     assert answered_turns([*declined, *answered, *declined]) == answered
     assert answered_turns(declined[1:]) == []
+
+
+@pytest.mark.parametrize(("threshold", "answerable"), [(-1.0, True), (0.5, True), (0.6, False)])
+def test_the_threshold_moves_what_is_enough_and_the_reason_names_it(threshold, answerable):
+    judgement = judge([found(0.5)], threshold=threshold)
+    assert judgement.answerable is answerable
+    assert ("0.50; 0.6 is enough" in judgement.reason) is not answerable
+    assert judge([found(0.5)], threshold=threshold, abstain=False).answerable

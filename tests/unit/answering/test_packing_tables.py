@@ -11,6 +11,7 @@ from glm_rag.citations import align
 from glm_rag.config import SplittingSettings
 from glm_rag.packing import pack, plain_block
 from glm_rag.prompting import render_passages
+from glm_rag.templates import TEMPLATES
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.splitting import split
 
@@ -54,7 +55,7 @@ def pack_words(documents, **options):
 NAMES = [f"Town{i}" for i in range(40)]
 
 
-@pytest.mark.parametrize("render", [plain_block, lambda p: render_passages(p, "en")])
+@pytest.mark.parametrize("render", [plain_block, lambda p: render_passages(p, TEMPLATES["en"])])
 def test_the_header_is_read_above_the_rows_and_counted(render):
     chunk = chunks_of(table(NAMES), 48)[1]
     (passage,) = pack_words([chunk], render=render).passages

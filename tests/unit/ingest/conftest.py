@@ -57,12 +57,22 @@ def broken_ocr(tmp_path_factory):
     return folder
 
 
+# As this machine has OCR or not; tests see none.
+VERSIONS = {loader: loader.VERSION for loader in (image, pdf)}
+
+
+@pytest.fixture
+def installed_versions():
+    """Versions of the loaders that use OCR where it is installed."""
+    return VERSIONS
+
+
 @pytest.fixture(autouse=True)
 def without_ocr(monkeypatch, broken_ocr):
     """No OCR, whether it is installed or not, as it takes seconds per page; nor in processes."""
     monkeypatch.setattr(ocr, "version", lambda: "")
-    for loader in (image, pdf):  # which may have been imported before
-        monkeypatch.setattr(loader, "VERSION", loader.VERSION.partition("-ocr")[0] + "-ocr")
+    for loader, installed in VERSIONS.items():
+        monkeypatch.setattr(loader, "VERSION", installed.partition("-ocr")[0] + "-ocr")
     versions.cache_clear()
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))

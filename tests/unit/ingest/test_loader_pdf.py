@@ -201,9 +201,10 @@ def test_ocr_that_cannot_start_says_why(read, make_pdf, monkeypatch):
     ocr._engine.cache_clear()
 
 
-def test_a_pdf_is_read_again_when_ocr_is_installed():
-    assert pdf.VERSION.startswith("pdf/")
-    assert pdf.VERSION.endswith(f"-ocr{ocr_version()}")
+def test_a_pdf_is_read_again_when_ocr_is_installed(installed_versions):
+    assert installed_versions[pdf].startswith("pdf/")
+    assert installed_versions[pdf].endswith(f"-ocr{ocr_version()}")
+    assert pdf.VERSION.endswith("-ocr")
 
 
 def ocr_version():

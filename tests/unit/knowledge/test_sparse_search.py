@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm_rag.knowledge import search
+from glm_rag.knowledge import filters, search
 
 pytest.importorskip("faiss")
 
@@ -57,7 +57,7 @@ def test_a_filter_by_file_reads_no_other_chunks(kb, where):
     with kb._database.read() as connection:
         statements = []
         connection.set_trace_callback(statements.append)
-        found = search.matching_ids(connection, where)
+        found = filters.matching_ids(connection, where)
         connection.set_trace_callback(None)
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statements[-1]}").fetchall()
     assert set(found.tolist()) <= {7, 9}

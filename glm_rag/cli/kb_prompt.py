@@ -1,0 +1,99 @@
+"""`glm-rag kb prompt`: the words that a knowledge base's questions are asked with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from glm_rag.cli.common import ConfigOption, JsonOption, console, print_json
+from glm_rag.config import Settings, expand_user, load_config
+from glm_rag.errors import ConfigError, KnowledgeBaseError
+
+
+def register(kb: typer.Typer) -> None:
+    """Add the command to `glm-rag kb`."""
+    kb.command()(prompt)
+
+
+def prompt(
+    name: Annotated[str, typer.Argument(help="Name of the knowledge base.")] = "default",
+    new: Annotated[
+        Path | None, typer.Option("--set", help="YAML file with texts for this knowledge base.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Drop this knowledge base's own.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print those in force (default).")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show or change the words of the prompts about a knowledge base.
+
+    What the file does not name stays as in `prompt.templates` of the settings, or built in. See
+    configs/prompt.yaml for all keys. Passages read ahead (kb warm) must be read again.
+
+    Example: glm-rag kb prompt handbook --set prompt.yaml
+    """
+    if sum((new is not None, reset, show)) > 1:
+        raise ConfigError("choose one of --set, --reset and --show")
+    settings = load_config(config)
+    own = _own_file(settings, name)
+    if new is not None:
+        _store(settings, expand_user(new), own)
+        _tell(name, "set", json=json)
+    elif reset:
+        _change(own, None)
+        _tell(name, "reset", json=json)
+    else:
+        _show(settings, own, json=json)
+
+
+def _own_file(settings: Settings, name: str) -> Path:
+    from glm_rag.knowledge.naming import existing_folder
+    from glm_rag.templates import PROMPT_FILE
+
+    return existing_folder(name, settings.home) / PROMPT_FILE
+
+
+def _store(settings: Settings, new: Path, own: Path) -> None:
+    """Keep a file that is known to be usable, byte by byte, so that its comments stay."""
+    from glm_rag.build import build_templates
+
+    build_templates(settings, new)
+    _change(own, new.read_bytes())
+
+
+def _change(own: Path, content: bytes | None) -> None:
+    """Whoever reads meanwhile sees the old file or the new one."""
+    unfinished = own.with_name(f".{own.name}.{os.getpid()}")
+    try:
+        if content is None:
+            own.unlink(missing_ok=True)
+            return
+        unfinished.write_bytes(content)
+        unfinished.replace(own)
+    except OSError as error:
+        raise KnowledgeBaseError(f"cannot write {own}: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _show(settings: Settings, own: Path, *, json: bool) -> None:
+    from glm_rag.build import build_templates
+    from glm_rag.templates import to_yaml
+
+    templates = build_templates(settings, own if own.is_file() else None)
+    if json:
+        print_json({language: template.model_dump() for language, template in templates.items()})
+    else:
+        typer.echo(to_yaml(templates), nl=False)
+
+
+def _tell(name: str, done: str, *, json: bool) -> None:
+    if json:
+        print_json({"knowledge_base": name, "prompt": done})
+    else:
+        said = "has its own prompt now" if done == "set" else "has no prompt of its own"
+        console.print(Text(f"{name} {said}."))

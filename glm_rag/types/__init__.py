@@ -1,0 +1,73 @@
+"""Frozen values that cross the borders between folders. Imports nothing heavy."""
+
+from glm_rag.types.answers import (
+    Answer,
+    AnswerDelta,
+    Citation,
+    PackedContext,
+    Passage,
+    ScoredDocument,
+    Unsupported,
+    WindowReport,
+)
+from glm_rag.types.documents import (
+    Chunk,
+    DocumentInfo,
+    ExtractedDocument,
+    Language,
+    PageSpan,
+    chunk_id,
+)
+from glm_rag.types.generation import (
+    CacheLimits,
+    ChatTurn,
+    FinishReason,
+    GenerationDelta,
+    Role,
+    SamplingParams,
+    Usage,
+)
+from glm_rag.types.knowledge import (
+    IngestAction,
+    IngestChange,
+    IngestFailure,
+    IngestProgress,
+    IngestReport,
+    KnowledgeBaseInfo,
+    VerifyFinding,
+    VerifyReport,
+    WarmReport,
+)
+
+__all__ = [
+    "Answer",
+    "AnswerDelta",
+    "CacheLimits",
+    "ChatTurn",
+    "Chunk",
+    "Citation",
+    "DocumentInfo",
+    "ExtractedDocument",
+    "FinishReason",
+    "GenerationDelta",
+    "IngestAction",
+    "IngestChange",
+    "IngestFailure",
+    "IngestProgress",
+    "IngestReport",
+    "KnowledgeBaseInfo",
+    "Language",
+    "PackedContext",
+    "PageSpan",
+    "Passage",
+    "Role",
+    "SamplingParams",
+    "ScoredDocument",
+    "Unsupported",
+    "Usage",
+    "VerifyFinding",
+    "VerifyReport",
+    "WarmReport",
+    "WindowReport",
+    "chunk_id",
+]
