@@ -191,13 +191,14 @@ class Ingestion:
             retry_failed=options.retry_failed,
             skip_timeouts=options.skip_timeouts,
         )
-        steps = self._to_do([plan.step(file) for file in found.files])
+        planned = [plan.step(file) for file in found.files]
+        steps = self._to_do(planned)
         if steps:
             self.children = self._new_children(len(steps))
             embedder = None if options.dry_run else kb
             Conveyor(embedder, cutter, store, self._tally, self._tracker).run(steps, self.children)
         if options.prune:
-            self._remove_vanished(found, store)
+            self._prune(found, planned, store)
 
     def _to_do(self, steps: list[Step]) -> list[Step]:
         """Count what is to be skipped; give the rest."""
@@ -221,8 +222,12 @@ class Ingestion:
             for _ in range(min(count, num_steps))
         ]
 
-    def _remove_vanished(self, found: Discovery, store: Store) -> None:
+    def _prune(self, found: Discovery, planned: list[Step], store: Store) -> None:
+        """Remove what has no file any more, or one that an earlier run could not read."""
         gone, warnings = vanished(found, store.sources())
         self._tally.warn(warnings)
         for source in gone:
             store.remove(source)
+        for step in planned:
+            if step.task == "failed before" and step.known is not None:
+                store.remove_outdated(step.file.source)

@@ -186,6 +186,18 @@ def test_a_document_whose_file_breaks_stays_until_pruned(kb, docs):
     assert len(kb.failures()) == 2
 
 
+def test_a_document_whose_file_broke_in_an_earlier_run_is_pruned_without_reading_it(kb, docs):
+    ingest(docs, kb)
+    (docs / "snow.md").write_bytes(b"")
+    ingest(docs, kb)
+    assert counts(ingest(docs, kb, prune=True, dry_run=True)) == (0, 0, 3, 1, 0)
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 3, 1, 0)
+    assert titles(kb) == ["rain.txt"]
+    (failed,) = [f for f in kb.failures() if f.source.endswith("snow.md")]
+    assert failed.error == "empty: the file has 0 bytes"
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 3, 0, 0)
+
+
 def test_prune_removes_what_is_gone_below_the_paths_only(kb, docs, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("Other.")
