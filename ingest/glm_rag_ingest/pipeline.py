@@ -117,9 +117,11 @@ class Ingestion:
         options: IngestOptions | None = None,
         listeners: Listeners | None = None,
     ) -> None:
-        self._paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
-        if not self._paths:
-            raise ConfigError("nothing to ingest: name a file or a folder")
+        named = [paths] if isinstance(paths, str | Path) else list(paths)
+        # Path("") is the working folder: nobody means it by a variable that is not set.
+        if not named or any(isinstance(path, str) and not path.strip() for path in named):
+            raise ConfigError("nothing to ingest: name a file or a folder, . for this one")
+        self._paths = [Path(path) for path in named]
         if options is not None and options.workers is not None and options.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {options.workers}")
         self._target = kb
