@@ -21,7 +21,6 @@ EXIT_INTERRUPTED = 130
 _GO_ON = "interrupted: nothing that was finished is lost; run the same command again to go on"
 
 
-
 def _path(text: str) -> Path:
     if not text.strip():  # Path("") would be the working folder
         raise typer.BadParameter("an empty path: name a file or a folder, . for this one")

@@ -137,6 +137,23 @@ def test_what_rebuild_is_said_to_mend_it_mends(filled, what):
     assert any(candidate.term_counts == {"rules": 1} for candidate in found)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "named"),
+    [("b.txt", ["b.txt", "c.txt"]), ("z#m", ["z"])],
+    ids=["a document with copies", "a member"],
+)
+def test_removing_what_verify_names_removes_the_damage(filled, damaged, named):
+    """A copy would take over the damaged text, and a member would not come back."""
+    text = "UPDATE chunks SET text = 'x' WHERE document_id = "
+    damage(filled, f"{text} (SELECT id FROM documents WHERE source = '{damaged}')")
+    (mend,) = {finding.mend for finding in filled.verify().findings if finding.check == "chunk"}
+    sources = mend.split('"')[1::2]
+    assert sources == named
+    for source in sources:
+        assert filled.remove(source)
+    assert filled.verify().findings == ()
+
+
 @pytest.mark.parametrize("kind", ["flipped", "short", "empty", "gone"])
 def test_a_damaged_snapshot_is_found_and_rebuilt(filled, kind):
     for language in ("en", "zh"):
