@@ -50,6 +50,7 @@ class Database:
             self.read_only = not _is_writable(folder, self.path)
             self._connection = _connect_read_only(self.path) if self.read_only else self._connect()
             self._check_version()
+            self._file = _identity(self.path)
 
     def close(self) -> None:
         """Close the connection; the write-ahead log is folded into the file."""
@@ -82,6 +83,7 @@ class Database:
                 "or choose another data folder with GLM_RAG_HOME"
             )
         with self.lock, self._translated():
+            self._check_place()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -156,6 +158,14 @@ class Database:
             "written: open it once with permission to write"
         )
 
+    def _check_place(self) -> None:
+        """What is written into a file that was deleted goes with the process."""
+        if _identity(self.path) != self._file:
+            raise KnowledgeBaseError(
+                f"{self.folder} was deleted, renamed or replaced while it was open: nothing was "
+                "written; open the knowledge base again"
+            )
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -229,6 +239,14 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_writable(folder: Path, file: Path) -> bool:

