@@ -66,8 +66,8 @@ def ingest(
     config: Settings | str | Path | None = None,
     prune: bool = False,
     dry_run: bool = False,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     workers: int | None = None,
     retry_failed: bool = False,
     wait: float | None = None,
@@ -101,9 +101,14 @@ def ingest(
     """
     settings = config if isinstance(config, Settings) else load_config(config)
     options = IngestOptions(
-        prune, dry_run, tuple(include), tuple(exclude), workers, retry_failed, wait
+        prune, dry_run, _patterns(include), _patterns(exclude), workers, retry_failed, wait
     )
     return Ingestion(paths, kb, settings, options, Listeners(on_progress)).run()
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    """A single pattern is no sequence of characters, of which `*` would be one."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 class Ingestion:

@@ -172,6 +172,12 @@ def test_a_failure_of_a_known_document_is_forgotten_when_the_old_file_is_back(kb
     assert [failure.source for failure in kb.failures()] == [(docs / "table.bin").as_uri()]
 
 
+def test_a_single_pattern_may_be_given_as_it_is(kb, docs):
+    assert counts(ingest(docs, kb, include="*.txt")) == (1, 0, 0, 0, 0)
+    assert titles(kb) == ["rain.txt"]
+    assert counts(ingest(docs, kb, exclude="*.md")) == (0, 0, 1, 0, 1)
+
+
 def test_a_document_whose_file_breaks_stays_until_pruned(kb, docs):
     ingest(docs, kb)
     (docs / "snow.md").write_bytes(b"")
