@@ -67,6 +67,10 @@ def export(name: str, home: Path, target: Path, *, force: bool = False) -> Seal:
         raise KnowledgeBaseError(f"{target} exists: choose another name, or overwrite with --force")
     if not target.parent.is_dir():
         raise KnowledgeBaseError(f"there is no folder {target.parent}: make it, or name another")
+    if not os.access(target.parent, os.W_OK):
+        raise KnowledgeBaseError(
+            f"no permission to write into {target.parent}: change its mode, or name another folder"
+        )
     # A short name of its own: one as long as the system allows could not be made longer.
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:

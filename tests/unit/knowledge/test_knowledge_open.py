@@ -1,6 +1,7 @@
 """Opening: names, embedders, versions, listing, deleting."""
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +154,19 @@ def test_nothing_is_written_into_what_was_deleted_while_it_was_open(kb, open_kb,
     assert kb.get_text("a.txt") == "a text that is kept"
     kb.close()
     assert list_knowledge_bases(home) == {"renamed": ["other"], "made anew": ["kb"]}.get(end, [])
+
+
+def test_one_that_may_not_be_looked_at_is_there_and_says_so(open_kb, home, monkeypatch):
+    open_kb("closed").close()
+    real = Path.stat
+
+    def denied(self, **options):
+        if self.name == FILE_NAME:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    assert list_knowledge_bases(home) == ["closed"]
+    with pytest.raises(KnowledgeBaseError, match="Permission denied; choose another") as caught:
+        KnowledgeBase.open("closed", home=home)
+    assert not isinstance(caught.value, KnowledgeBaseNotFoundError)

@@ -116,6 +116,12 @@ def test_an_export_that_fails_leaves_nothing(filled, home, tmp_path, monkeypatch
     assert not (tmp_path / "x.kb").exists()
 
 
+def test_an_export_without_permission_names_the_folder(filled, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(KnowledgeBaseError, match="no permission to write into .*change its mode"):
+        transfer.export("kb", home, tmp_path / "x.kb")
+
+
 def test_an_export_takes_the_longest_name_there_is(filled, home, tmp_path):
     transfer.export("kb", home, tmp_path / ("x" * 255))
     assert [len(path.name) for path in tmp_path.glob("x*")] == [255]
