@@ -118,7 +118,7 @@ def test_an_export_that_fails_leaves_nothing(filled, home, tmp_path, monkeypatch
 
 def test_an_export_without_permission_names_the_folder(filled, home, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer.os, "access", lambda path, mode: path != tmp_path)
-    with pytest.raises(KnowledgeBaseError, match="no permission to write into .*change its mode"):
+    with pytest.raises(KnowledgeBaseError, match=r"no permission to write into .*change its mode"):
         transfer.export("kb", home, tmp_path / "x.kb")
 
 
