@@ -284,6 +284,18 @@ def test_verify_says_all_is_well_or_what_to_do(on_disk, open_kb):
     assert run("verify", "kb").exit_code == 0
 
 
+def test_a_rebuild_that_is_interrupted_says_how_to_go_on(on_disk, monkeypatch):
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    def broken_off(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KnowledgeBase, "rebuild", broken_off)
+    done = run("rebuild", "kb", "--embed")
+    assert done.exit_code == 130
+    assert "the old state stays; run the same command to go on" in done.stderr
+
+
 @pytest.fixture
 def answer(tmp_path, on_disk):
     def save(**changes):
@@ -293,6 +305,12 @@ def answer(tmp_path, on_disk):
         return str(file)
 
     return save
+
+
+def test_citations_of_other_types_are_no_saved_answer(answer):
+    for changes in ({"start": "x"}, {"end": None}, {"quote": 5}, {"source": ["a.txt"]}):
+        done = run("verify", "kb", "--answer", answer(**changes))
+        assert "is no saved answer: make one with" in str(done.exception)
 
 
 def test_a_saved_answer_s_citations_open_to_their_quotes(answer):
