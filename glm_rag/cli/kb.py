@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote
 
 import typer
 from rich.table import Table
@@ -226,9 +228,11 @@ def remove(
 
 
 def _match_source(wanted: str, found: list[DocumentInfo], kb: str) -> str:
-    """The one source that `wanted` names: exactly, as a path, or as a title."""
-    exact = {wanted, Path(os.path.realpath(expand_user(wanted))).as_uri()}
-    sources = [document.source for document in found if document.source in exact]
+    """The one source that `wanted` names: exactly, as a path, as a path inside, or as a title."""
+    places = {(_uri_of(wanted), "")}
+    for mark in re.finditer("#", wanted):
+        places.add((_uri_of(wanted[: mark.start()]), wanted[mark.end() :]))
+    sources = [d.source for d in found if d.source == wanted or _place_of(d.source) in places]
     sources = sources or [document.source for document in found if document.title == wanted]
     if not sources:
         raise KnowledgeBaseError(
@@ -239,6 +243,16 @@ def _match_source(wanted: str, found: list[DocumentInfo], kb: str) -> str:
             f"{len(sources)} documents are titled {wanted!r}: name one by its source"
         )
     return sources[0]
+
+
+def _uri_of(path: str) -> str:
+    return Path(os.path.realpath(expand_user(path))).as_uri()
+
+
+def _place_of(source: str) -> tuple[str, str]:
+    """The file of a source, and the path inside it, as it is shown: empty for the file itself."""
+    file, _, inside = source.partition("#")
+    return file, unquote(inside)
 
 
 @app.command()

@@ -84,8 +84,12 @@ def rebuild(
     Example: glm-rag kb rebuild handbook --embed --embedder sentence-transformers:BAAI/bge-m3
     """
     with _opened(config, name) as opened:
-        with _bar(hidden=json) as tell:
-            opened.rebuild(embed=embed, embeddings=_embedder(embedder), on_progress=tell)
+        try:
+            with _bar(hidden=json) as tell:
+                opened.rebuild(embed=embed, embeddings=_embedder(embedder), on_progress=tell)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: the old state stays; run the same command to go on", err=True)
+            raise
         info = opened.info()
     if json:
         print_json({"rebuilt": name, "num_chunks": info.num_chunks, "embedder": info.embeddings})
@@ -224,10 +228,10 @@ def _cited(opened: KnowledgeBase, file: Path) -> VerifyReport:
 
 
 def _read_citations(file: Path) -> list[dict[str, Any]]:
-    wanted = {"source", "start", "end", "quote", "chunk_id"}
+    wanted = {"source": str, "start": int, "end": int, "quote": str, "chunk_id": str}
     try:
         citations = json_module.loads(file.read_text(encoding="utf-8"))["citations"]
-        if all(wanted <= set(citation) for citation in citations):
+        if all(isinstance(c[name], kind) for c in citations for name, kind in wanted.items()):
             return list(citations)
     except OSError as error:
         raise KnowledgeBaseError(f"cannot read {file}: {error.strerror}") from error

@@ -173,7 +173,8 @@ class Library(KeepsVectors):
         Raises:
             KnowledgeBaseError: another one holds it, or the folder cannot be written.
         """
-        return lock.writing(self.path, self.name, wait=wait, on_wait=on_wait)
+        advice = "wait for it with --wait" if wait is None else "try again later"
+        return lock.writing(self.path, self.name, wait=wait, on_wait=on_wait, advice=advice)
 
     def remove(self, source: str) -> bool:
         """Remove a document with its chunks and members, or a copy; false if there is none.
@@ -380,7 +381,7 @@ class Library(KeepsVectors):
         Raises:
             KnowledgeBaseError: another process is writing, or the store cannot be written.
         """
-        with self.writing():
+        with lock.writing(self.path, self.name):
             if embed or embeddings is not None:
                 chosen = embeddings or self.embeddings
                 embedder = KeepsVectors(self.name, self._database, chosen, replaces=True)

@@ -31,6 +31,7 @@ def writing(
     *,
     wait: float | None = None,
     on_wait: Callable[[str], None] | None = None,
+    advice: str = "try again when it is done",
 ) -> Iterator[None]:
     """Hold the lock of the knowledge base in `folder`.
 
@@ -38,6 +39,7 @@ def writing(
         name: of the knowledge base, for messages.
         wait: seconds to wait for another holder; None: do not wait.
         on_wait: gets one line that says who holds it, once, before waiting.
+        advice: what to do if another one holds it.
 
     Raises:
         KnowledgeBaseError: another one holds it, the folder cannot be written, or was deleted or
@@ -56,7 +58,7 @@ def writing(
             "or choose another data folder with GLM_RAG_HOME"
         ) from error
     try:
-        _acquire(descriptor, f"knowledge base {name!r}", wait, on_wait)
+        _acquire(descriptor, f"knowledge base {name!r}", wait, on_wait, advice)
         if not _is_at(path, descriptor):
             raise KnowledgeBaseError(
                 f"knowledge base {name!r} was deleted or renamed meanwhile: run again"
@@ -76,14 +78,17 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _acquire(
-    descriptor: int, what: str, wait: float | None, on_wait: Callable[[str], None] | None
+    descriptor: int,
+    what: str,
+    wait: float | None,
+    on_wait: Callable[[str], None] | None,
+    advice: str,
 ) -> None:
     deadline = time.monotonic() + (wait or 0.0)
     told = False
     while not _try(descriptor, what):
         holder = f"{what} is being written by {_holder(descriptor)}"
         if time.monotonic() >= deadline:
-            advice = "try again later" if wait is not None else "wait for it with --wait"
             raise KnowledgeBaseError(f"{holder}: {advice}")
         if not told and on_wait is not None:
             on_wait(f"{holder}: waiting")

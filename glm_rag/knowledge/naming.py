@@ -35,8 +35,10 @@ def folder_of(name: str, home: Path) -> Path:
 def list_knowledge_bases(home: Path) -> list[str]:
     """Names of the knowledge bases in a data folder, sorted."""
     try:
-        found = (file.parent.name for file in (home / "kb").glob(f"*/{FILE_NAME}"))
-        return sorted(name for name in found if not name.startswith("."))
+        folders = [path for path in (home / "kb").iterdir() if not path.name.startswith(".")]
+        return sorted(folder.name for folder in folders if _may_be_one(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except PermissionError as error:
         raise KnowledgeBaseError(f"no permission to read {home / 'kb'}") from error
 
@@ -58,6 +60,14 @@ def delete_knowledge_base(name: str, home: Path) -> None:
             raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
 
 
+def _may_be_one(folder: Path) -> bool:
+    """Also where that may not be looked at: opening it tells why."""
+    try:
+        return (folder / FILE_NAME).is_file()
+    except PermissionError:
+        return True
+
+
 def existing_folder(name: str, home: Path) -> Path:
     """The folder of a knowledge base that exists.
 
@@ -65,7 +75,7 @@ def existing_folder(name: str, home: Path) -> Path:
         ConfigError: not a name. KnowledgeBaseNotFoundError: there is none of that name.
     """
     folder = folder_of(name, home)
-    if (folder / FILE_NAME).is_file():
+    if _may_be_one(folder):
         return folder
     known = ", ".join(list_knowledge_bases(home))
     there_are = f"there are: {known}" if known else "there are none yet"

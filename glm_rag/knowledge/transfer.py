@@ -31,7 +31,7 @@ from glm_rag.knowledge.verify import verify
 from glm_rag.types import VerifyReport
 
 _FORMAT = 1
-_SEALED = ("documents", "copies", "chunks", "vectors", "failures")
+_SEALED = ("documents", "copies", "chunks", "vectors", "failures", "meta")
 _UNFINISHED = ".import-"
 _STALE_SECONDS = 24 * 3600.0
 
@@ -65,7 +65,14 @@ def export(name: str, home: Path, target: Path, *, force: bool = False) -> Seal:
     folder = existing_folder(name, home)
     if target.exists() and not force:
         raise KnowledgeBaseError(f"{target} exists: choose another name, or overwrite with --force")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    if not target.parent.is_dir():
+        raise KnowledgeBaseError(f"there is no folder {target.parent}: make it, or name another")
+    if not os.access(target.parent, os.W_OK):
+        raise KnowledgeBaseError(
+            f"no permission to write into {target.parent}: change its mode, or name another folder"
+        )
+    # A short name of its own: one as long as the system allows could not be made longer.
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with closing(Database(folder)) as database:
             database.copy_to(temporary)
@@ -229,7 +236,8 @@ def _digest(connection: sqlite3.Connection) -> str:
     digest = hashlib.sha256()
     for table in _SEALED:
         digest.update(f"{table}\n".encode())
-        for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1"):
+        where = "WHERE key <> 'export'" if table == "meta" else ""  # the seal is no part of it
+        for row in connection.execute(f"SELECT * FROM {table} {where} ORDER BY 1"):
             for value in row:
                 data = value if isinstance(value, bytes) else str(value).encode()
                 digest.update(f"{type(value).__name__} {len(data)} ".encode())

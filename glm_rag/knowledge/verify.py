@@ -25,6 +25,7 @@ _MAX_FINDINGS = 1000
 _BATCH = 500
 # float32 rounding of a vector of length 1 with some thousand numbers stays below.
 _LENGTH_TOLERANCE = 1e-3
+_MOST_NESTED = 10  # a damaged file may hold a circle
 
 Progress = Callable[[int, int], None]
 Findings = Iterator[VerifyFinding]
@@ -35,6 +36,7 @@ class _Mends:
     """What mends what, as commands for one knowledge base."""
 
     name: str
+    connection: sqlite3.Connection
 
     @property
     def rebuild(self) -> str:
@@ -49,7 +51,32 @@ class _Mends:
         return "restore the folder from a backup or an export"
 
     def ingest(self, source: str) -> str:
-        return f'glm-rag kb remove "{source}" --kb {self.name}, then ingest that file again'
+        files = self._files_of(source)
+        removed = (f'glm-rag kb remove "{file}" --kb {self.name}' for file in files)
+        what = "that file" if len(files) == 1 else "these files"
+        return f"{' && '.join(removed)}, then ingest {what} again"
+
+    def _files_of(self, source: str) -> list[str]:
+        """What must go for a document to be read anew: the file it is inside of, all its copies.
+
+        A member that was removed comes back with its file only, and of a file that has copies one
+        takes over the document.
+        """
+        for _ in range(_MOST_NESTED):
+            row = self.connection.execute(
+                "SELECT outside.source FROM documents AS d JOIN documents AS outside "
+                "ON outside.source = d.container WHERE d.source = ?",
+                (source,),
+            ).fetchone()
+            if row is None:
+                break
+            (source,) = row
+        copies = self.connection.execute(
+            "SELECT c.source FROM copies AS c JOIN documents AS d ON d.id = c.document_id "
+            "WHERE d.source = ? ORDER BY c.source",
+            (source,),
+        )
+        return list(dict.fromkeys([source, *(copy for (copy,) in copies)]))
 
 
 @dataclass(slots=True)
@@ -72,8 +99,9 @@ def verify(name: str, folder: Path, on_progress: Progress | None = None) -> Veri
         KnowledgeBaseError: it cannot be opened at all.
     """
     started = time.perf_counter()
-    mends, seen, findings, count = _Mends(name), _Seen(), [], 0
+    seen, findings, count = _Seen(), [], 0
     with closing(Database(folder)) as database, database.read() as connection:
+        mends = _Mends(name, connection)
         totals = [
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("documents", "chunks")

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 _GO_ON = "interrupted: nothing that was finished is lost; run the same command again to go on"
 
-Paths = Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)]
+
+def _path(text: str) -> Path:
+    if not text.strip():  # Path("") would be the working folder
+        raise typer.BadParameter("an empty path: name a file or a folder, . for this one")
+    return Path(text)
+
+
+Paths = Annotated[
+    list[Path], typer.Argument(help="Files and folders.", show_default=False, parser=_path)
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,15 +67,17 @@ def _bar() -> Iterator[Listener]:
 
 
 class _Lines:
-    """A line every ten seconds, for logs."""
+    """A line every ten seconds of a run, for logs."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + _LINE_SECONDS
+        self._last = 0.0  # seconds of the run at the last line
 
     def __call__(self, now: IngestProgress) -> None:
-        if time.monotonic() < self._next or not now.bytes_total:
+        if now.seconds < self._last:  # another run has begun
+            self._last = 0.0
+        if now.seconds < self._last + _LINE_SECONDS or not now.bytes_total:
             return
-        self._next = time.monotonic() + _LINE_SECONDS
+        self._last = now.seconds
         percent = 100 * now.bytes_done / now.bytes_total
         parts = (
             f"{percent:.1f} %",

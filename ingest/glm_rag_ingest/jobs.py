@@ -107,10 +107,11 @@ class Cutter:
     def _job(self, reading: Reading, loaded: Loaded) -> Job:
         file = reading.step.file
         own, *members = loaded.documents
-        documents = [replace(own, source=file.source), *members]
+        if not reading.resplit:  # a stored text keeps the source it is stored under, as copies do
+            own = replace(own, source=file.source)
         documents = [
             replace(d, parser_version=made_by(parser_of(d.parser_version), self.recipe))
-            for d in documents
+            for d in (own, *members)
         ]
         chunks = [
             splitting.split(document, self._count_tokens, self._settings, self._max_tokens)

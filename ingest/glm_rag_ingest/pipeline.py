@@ -66,8 +66,8 @@ def ingest(
     config: Settings | str | Path | None = None,
     prune: bool = False,
     dry_run: bool = False,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     workers: int | None = None,
     retry_failed: bool = False,
     wait: float | None = None,
@@ -101,9 +101,14 @@ def ingest(
     """
     settings = config if isinstance(config, Settings) else load_config(config)
     options = IngestOptions(
-        prune, dry_run, tuple(include), tuple(exclude), workers, retry_failed, wait
+        prune, dry_run, _patterns(include), _patterns(exclude), workers, retry_failed, wait
     )
     return Ingestion(paths, kb, settings, options, Listeners(on_progress)).run()
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    """A single pattern is no sequence of characters, of which `*` would be one."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 class Ingestion:
@@ -117,9 +122,11 @@ class Ingestion:
         options: IngestOptions | None = None,
         listeners: Listeners | None = None,
     ) -> None:
-        self._paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
-        if not self._paths:
-            raise ConfigError("nothing to ingest: name a file or a folder")
+        named = [paths] if isinstance(paths, str | Path) else list(paths)
+        # Path("") is the working folder: nobody means it by a variable that is not set.
+        if not named or any(isinstance(path, str) and not path.strip() for path in named):
+            raise ConfigError("nothing to ingest: name a file or a folder, . for this one")
+        self._paths = [Path(path) for path in named]
         if options is not None and options.workers is not None and options.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {options.workers}")
         self._target = kb
@@ -191,13 +198,14 @@ class Ingestion:
             retry_failed=options.retry_failed,
             skip_timeouts=options.skip_timeouts,
         )
-        steps = self._to_do([plan.step(file) for file in found.files])
+        planned = [plan.step(file) for file in found.files]
+        steps = self._to_do(planned)
         if steps:
             self.children = self._new_children(len(steps))
             embedder = None if options.dry_run else kb
             Conveyor(embedder, cutter, store, self._tally, self._tracker).run(steps, self.children)
         if options.prune:
-            self._remove_vanished(found, store)
+            self._prune(found, planned, store)
 
     def _to_do(self, steps: list[Step]) -> list[Step]:
         """Count what is to be skipped; give the rest."""
@@ -221,8 +229,12 @@ class Ingestion:
             for _ in range(min(count, num_steps))
         ]
 
-    def _remove_vanished(self, found: Discovery, store: Store) -> None:
+    def _prune(self, found: Discovery, planned: list[Step], store: Store) -> None:
+        """Remove what has no file any more, or one that an earlier run could not read."""
         gone, warnings = vanished(found, store.sources())
         self._tally.warn(warnings)
         for source in gone:
             store.remove(source)
+        for step in planned:
+            if step.task == "failed before" and step.known is not None:
+                store.remove_outdated(step.file.source)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from glm_rag.knowledge.base import KnowledgeBase
 
 _MOST_ERROR = 300  # characters
+_OLD_STAYS = "; the version ingested before is still searched"
 
 
 class Store:
@@ -139,6 +140,17 @@ class Store:
         if self._writes is not None:
             self._writes.record_failure(failed)
 
+    def remove_outdated(self, source: str) -> None:
+        """Remove the version from before a failure that an earlier run met, without pruning."""
+        failed = self._failed[source]
+        if not failed.permanent:
+            return
+        self.remove(source)
+        if self._writes is not None:  # `remove` forgot it
+            self._writes.record_failure(
+                replace(failed, error=failed.error.removesuffix(_OLD_STAYS))
+            )
+
     def remove(self, source: str) -> None:
         """A file is gone: remove its document with its members, and its failure."""
         if source in self._known:
@@ -150,8 +162,7 @@ class Store:
     def _outdate(self, failed: IngestFailure) -> IngestFailure:
         """An earlier version of a file that now fails: remove it if pruning, else say it stays."""
         if not (self._prune and failed.permanent):
-            note = "the version ingested before is still searched"
-            return replace(failed, error=f"{failed.error}; {note}")
+            return replace(failed, error=failed.error + _OLD_STAYS)
         self.remove(failed.source)
         return failed
 

@@ -107,6 +107,19 @@ def test_copies_stay_copies_when_they_are_cut_again(kb, docs):
     assert ingest(docs, kb, config=config).num_skipped == 3
 
 
+def test_the_members_of_an_archive_outlive_it_in_a_copy_that_is_cut_again(kb, docs):
+    write_zip(docs / "z.zip", inside_txt="A text inside.")
+    ingest(docs, kb)
+    (docs / "a.zip").write_bytes((docs / "z.zip").read_bytes())  # comes before the one it copies
+    assert actions(ingest(docs, kb)) == {"a.zip": "copied"}
+    config = load_config(overrides={"splitting.chunk_tokens": 50})
+    ingest(docs, kb, config=config)
+    (docs / "z.zip").unlink()
+    ingest(docs, kb, config=config, prune=True)
+    assert "A text inside." in search(kb, "A text inside.")
+    assert kb.verify().findings == ()
+
+
 # ---------------------------------------------------------------- members
 
 

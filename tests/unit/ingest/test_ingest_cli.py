@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from glm_rag.cli.main import app
+from glm_rag.config import load_config
+from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.types import IngestProgress
 from glm_rag_ingest import display, pipeline
 
 
@@ -114,6 +117,16 @@ def test_nothing_there_at_all_is_an_error_that_names_the_path(run, tmp_path):
     result = run(tmp_path / "typo")
     assert isinstance(result.exception, ConfigError)
     assert "typo" in str(result.exception)
+
+
+def test_an_empty_path_is_not_the_working_folder(run, docs, home, monkeypatch):
+    monkeypatch.chdir(docs)
+    assert run("").exit_code == 2
+    assert run(docs, "").exit_code == 2
+    with pytest.raises(ConfigError, match="nothing to ingest: name a file or a folder"):
+        pipeline.ingest("", config=load_config(None))
+    assert not (home / "kb").exists()
+    assert run(".").exit_code == 0
 
 
 def test_chunk_tokens_reach_the_splitter_and_nonsense_is_refused(run, docs):
@@ -221,6 +234,19 @@ def test_a_log_gets_a_line_now_and_then(run, docs, monkeypatch):
     lines = run(docs).stderr.splitlines()
     assert lines[-1].startswith("100.0 %, 3/3 files, 2 passages")
     assert all("\x1b" not in line for line in lines)
+
+
+def test_a_log_of_watching_tells_of_long_runs_only(capsys):
+    show = display._Lines()
+
+    def at(*seconds):
+        for second in seconds:
+            show(IngestProgress(0, 1, 0, 28, "a.txt", 0, second, 0, 0.0, None))
+        return capsys.readouterr().err.count("0/1 files")
+
+    assert at(0.0, 1.0, 11.0, 12.0, 22.0) == 2
+    assert at(0.0, 1.0) == 0  # the next run
+    assert at(0.0, 11.0) == 1
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,12 @@ def test_a_failure_of_a_known_document_is_forgotten_when_the_old_file_is_back(kb
     assert [failure.source for failure in kb.failures()] == [(docs / "table.bin").as_uri()]
 
 
+def test_a_single_pattern_may_be_given_as_it_is(kb, docs):
+    assert counts(ingest(docs, kb, include="*.txt")) == (1, 0, 0, 0, 0)
+    assert titles(kb) == ["rain.txt"]
+    assert counts(ingest(docs, kb, exclude="*.md")) == (0, 0, 1, 0, 1)
+
+
 def test_a_document_whose_file_breaks_stays_until_pruned(kb, docs):
     ingest(docs, kb)
     (docs / "snow.md").write_bytes(b"")
@@ -184,6 +190,18 @@ def test_a_document_whose_file_breaks_stays_until_pruned(kb, docs):
     assert counts(report) == (0, 0, 2, 1, 1)
     assert titles(kb) == ["rain.txt"]
     assert len(kb.failures()) == 2
+
+
+def test_a_document_whose_file_broke_in_an_earlier_run_is_pruned_without_reading_it(kb, docs):
+    ingest(docs, kb)
+    (docs / "snow.md").write_bytes(b"")
+    ingest(docs, kb)
+    assert counts(ingest(docs, kb, prune=True, dry_run=True)) == (0, 0, 3, 1, 0)
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 3, 1, 0)
+    assert titles(kb) == ["rain.txt"]
+    (failed,) = [f for f in kb.failures() if f.source.endswith("snow.md")]
+    assert failed.error == "empty: the file has 0 bytes"
+    assert counts(ingest(docs, kb, prune=True)) == (0, 0, 3, 0, 0)
 
 
 def test_prune_removes_what_is_gone_below_the_paths_only(kb, docs, tmp_path):

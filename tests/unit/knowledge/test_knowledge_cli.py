@@ -68,6 +68,23 @@ def test_documents_and_failures_take_the_name_as_info_does(bases):
     assert "bad.pdf" in run("failures", "sound")
 
 
+@pytest.mark.parametrize("named", ["box.zip#notes/a b.txt", "{uri}#notes/a%20b.txt", "A B"])
+def test_a_member_is_removed_by_the_name_that_ingest_prints(home, tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    uri = (tmp_path / "box.zip").resolve().as_uri()
+    outer = ExtractedDocument(uri, "box.zip", "", "0", 1, 0.0, "application/zip", "1")
+    text = "What is inside."
+    inner = ExtractedDocument(
+        f"{uri}#notes/a%20b.txt", "A B", text, "1", 1, 0.0, "text/plain", "1", container=uri
+    )
+    with KnowledgeBase.open("boxes", home=home, create=True) as kb:
+        kb.put_document(outer, [])
+        kb.put_document(inner, [Chunk(0, len(text), text)])
+    run("remove", named.format(uri=uri), "--kb", "boxes")
+    (left,) = json.loads(run("documents", "boxes", "--json"))
+    assert left["source"] == uri
+
+
 def test_warnings_of_documents_are_shown(bases):
     assert "Menu: page 2 holds no text" in run("documents", "sound")
     (document,) = json.loads(run("documents", "sound", "--json"))

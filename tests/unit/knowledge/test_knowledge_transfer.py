@@ -106,7 +106,7 @@ def test_a_file_is_overwritten_only_when_forced(file, home):
 
 
 def test_an_export_that_fails_leaves_nothing(filled, home, tmp_path, monkeypatch):
-    with pytest.raises(KnowledgeBaseError, match=r"no permission to open .*x\.kb") as caught:
+    with pytest.raises(KnowledgeBaseError, match=r"there is no folder .*no: make it") as caught:
         transfer.export("kb", home, tmp_path / "no" / "x.kb")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(transfer, "_digest", lambda _: 1 / 0)
@@ -114,6 +114,17 @@ def test_an_export_that_fails_leaves_nothing(filled, home, tmp_path, monkeypatch
         transfer.export("kb", home, tmp_path / "x.kb")
     assert no_rest(tmp_path)
     assert not (tmp_path / "x.kb").exists()
+
+
+def test_an_export_without_permission_names_the_folder(filled, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(KnowledgeBaseError, match=r"no permission to write into .*change its mode"):
+        transfer.export("kb", home, tmp_path / "x.kb")
+
+
+def test_an_export_takes_the_longest_name_there_is(filled, home, tmp_path):
+    transfer.export("kb", home, tmp_path / ("x" * 255))
+    assert [len(path.name) for path in tmp_path.glob("x*")] == [255]
 
 
 def test_import_never_touches_a_knowledge_base_that_exists(filled, file, home):
@@ -142,6 +153,7 @@ def refused(file, home, match):
         "UPDATE documents SET text = 'Parental leave is sixty weeks.' WHERE id = 1",
         "UPDATE vectors SET vector = zeroblob(32) WHERE id = 1",
         "DELETE FROM failures",
+        "UPDATE meta SET value = 'another' WHERE key = 'embeddings'",
         "UPDATE chunks SET content_hash = 'x'",
     ],
 )
@@ -231,8 +243,10 @@ def test_renaming_is_refused_where_it_would_hurt(filled, home, open_kb):
         transfer.rename("kb", "taken", home)
     with pytest.raises(KnowledgeBaseNotFoundError):
         transfer.rename("missing", "new", home)
-    with filled.writing(), pytest.raises(KnowledgeBaseError, match="is being written by process"):
+    with filled.writing(), pytest.raises(KnowledgeBaseError) as caught:
         transfer.rename("kb", "new", home)
+    assert "is being written by process" in str(caught.value)
+    assert str(caught.value).endswith("try again when it is done")  # there is no --wait
 
 
 def test_the_commands_do_it(filled, home, tmp_path):

@@ -173,6 +173,23 @@ def test_an_archive_inside_itself_can_be_removed(filled):
     assert filled.verify().findings == ()
 
 
+@pytest.mark.parametrize(
+    ("damaged", "named"),
+    [("b.txt", ["b.txt", "c.txt"]), ("z#m", ["z"])],
+    ids=["a document with copies", "a member"],
+)
+def test_removing_what_verify_names_removes_the_damage(filled, damaged, named):
+    """A copy would take over the damaged text, and a member would not come back."""
+    text = "UPDATE chunks SET text = 'x' WHERE document_id = "
+    damage(filled, f"{text} (SELECT id FROM documents WHERE source = '{damaged}')")
+    (mend,) = {finding.mend for finding in filled.verify().findings if finding.check == "chunk"}
+    sources = mend.split('"')[1::2]
+    assert sources == named
+    for source in sources:
+        assert filled.remove(source)
+    assert filled.verify().findings == ()
+
+
 @pytest.mark.parametrize("kind", ["flipped", "short", "empty", "gone"])
 def test_a_damaged_snapshot_is_found_and_rebuilt(filled, kind):
     for language in ("en", "zh"):
@@ -351,6 +368,18 @@ def test_verify_says_all_is_well_or_what_to_do(on_disk, open_kb):
     assert run("verify", "kb").exit_code == 0
 
 
+def test_a_rebuild_that_is_interrupted_says_how_to_go_on(on_disk, monkeypatch):
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    def broken_off(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KnowledgeBase, "rebuild", broken_off)
+    done = run("rebuild", "kb", "--embed")
+    assert done.exit_code == 130
+    assert "the old state stays; run the same command to go on" in done.stderr
+
+
 @pytest.fixture
 def answer(tmp_path, on_disk):
     def save(**changes):
@@ -360,6 +389,12 @@ def answer(tmp_path, on_disk):
         return str(file)
 
     return save
+
+
+def test_citations_of_other_types_are_no_saved_answer(answer):
+    for changes in ({"start": "x"}, {"end": None}, {"quote": 5}, {"source": ["a.txt"]}):
+        done = run("verify", "kb", "--answer", answer(**changes))
+        assert "is no saved answer: make one with" in str(done.exception)
 
 
 def test_a_saved_answer_s_citations_open_to_their_quotes(answer):
