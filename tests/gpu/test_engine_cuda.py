@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_checkpoints import TINY
 
 from fakes import tiny_engine, write_checkpoint
 from glm_rag.engine.engine import Engine
 from glm_rag.errors import ModelError
 from glm_rag.types import CacheLimits, SamplingParams
+from tiny_checkpoints import TINY
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import TINY, tiny_engine
 
 from glm_rag.engine import engine as engine_module
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import TINY, tiny_engine
 
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
 SAMPLED = SamplingParams(max_tokens=24, temperature=1.2, seed=5)
@@ -104,9 +104,8 @@ def test_rows_come_bit_by_bit_and_not_one_after_another(engine):
 
 
 def test_a_prefix_counts_for_every_row():
-    from tiny_checkpoints import build_model, byte_tokenizer, random_weights
-
     from glm_rag.engine.engine import Engine
+    from tiny_checkpoints import build_model, byte_tokenizer, random_weights
 
     weights = random_weights(TINY)
     model = build_model(TINY, weights)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from test_engine_attention import naive
 from test_engine_generate import GREEDY, PROMPT, ids_of
-from tiny_checkpoints import TINY, tiny_engine
 
 from glm_rag.engine.attention import attend_int8
 from glm_rag.engine.cache import KVCache, LayerView, column_bytes, quantize_rows
 from glm_rag.engine.cache_file import load_cache, read_header, save_cache
 from glm_rag.engine.generate import prefill
 from glm_rag.errors import CheckpointError, ConfigError
+from tiny_checkpoints import TINY, tiny_engine
 
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]
 LONG = [(9 * i + i // 50) % 250 for i in range(300)]

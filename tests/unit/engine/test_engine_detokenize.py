@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import byte_tokenizer
 
 from glm_rag.engine.chatglm2_tokenizer import ChatGLM2Tokenizer
 from glm_rag.engine.detokenize import AnswerStream, Detokenizer, StopFilter
+from tiny_checkpoints import byte_tokenizer
 
 BYTES = byte_tokenizer()
 # Spaces, space-marked and bare pieces, halves of characters, line breaks, special ids.

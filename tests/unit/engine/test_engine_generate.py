@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import TINY, tiny_engine
 
 from glm_rag.engine.cache import GROWTH_STEP
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError
 from glm_rag.types import ChatTurn, SamplingParams
+from tiny_checkpoints import TINY, tiny_engine
 
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
 PROMPT = list(b"The quick brown fox jumps over the lazy dog")

@@ -13,13 +13,13 @@ from golden_values import (
     golden_tensor,
     golden_weights,
 )
-from tiny_checkpoints import build_model, byte_tokenizer
 
 from glm_rag.engine.engine import Engine
 from glm_rag.engine.generate import all_logits, prefill
 from glm_rag.engine.model import RMSNorm, _visible
 from glm_rag.engine.rotary import rotary_table, rotate
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import build_model, byte_tokenizer
 
 ROPE_TABLES = next(v for k, v in GOLDEN.items() if k.startswith("official_rope_table"))
 

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from golden_values import GOLDEN, INPUT_IDS, RESULTS, golden_config, golden_weights
+
+from glm_rag.engine.config import ModelConfig
+from glm_rag.engine.engine import Engine
+from glm_rag.engine.generate import all_logits
+from glm_rag.errors import CheckpointError, ConfigError, ModelNotFoundError
 from tiny_checkpoints import (
     TINY,
     build_model,
@@ -17,11 +22,6 @@ from tiny_checkpoints import (
     save_tensors,
     write_checkpoint,
 )
-
-from glm_rag.engine.config import ModelConfig
-from glm_rag.engine.engine import Engine
-from glm_rag.engine.generate import all_logits
-from glm_rag.errors import CheckpointError, ConfigError, ModelNotFoundError
 
 MAPS = Path("/proc/self/maps")
 LAYOUTS = ["safetensors", "bin", "sharded-safetensors", "sharded-bin"]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_checkpoints import byte_tokenizer, tiny_engine
 
 from glm_rag.engine.loop_guard import LoopGuard, TextLoopGuard, without_loop
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import byte_tokenizer, tiny_engine
 
 LOOPS = {
     "a short sentence": "The leave is long. ",

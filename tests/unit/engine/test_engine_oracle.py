@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_checkpoints import TINY, build_model, random_weights
 
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.generate import all_logits
+from tiny_checkpoints import TINY, build_model, random_weights
 
 SHAPES = {
     "plain": {},

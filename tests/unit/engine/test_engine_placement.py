@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_checkpoints import TINY, tiny_engine, write_checkpoint
 
 from glm_rag.engine import memory, placement
 from glm_rag.engine.engine import Engine
 from glm_rag.errors import ConfigError, ModelError
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import TINY, tiny_engine, write_checkpoint
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = TINY

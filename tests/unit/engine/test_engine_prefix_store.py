@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_generate import GREEDY, PROMPT, by_hand, ids_of
-from tiny_checkpoints import tiny_engine
 
 from glm_rag.engine.fingerprint import fingerprint
 from glm_rag.engine.prefix_index import PrefixIndex, id_key
 from glm_rag.errors import GenerationError
 from glm_rag.types import CacheLimits, SamplingParams
+from tiny_checkpoints import tiny_engine
 
 MB = 10**6
 LONG = [(9 * i + i // 50) % 250 for i in range(300)]

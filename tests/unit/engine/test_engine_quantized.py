@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from test_engine_oracle import IDS, reference_logits
-from tiny_checkpoints import TINY, random_weights, save_tensors, write_checkpoint
 
 from glm_rag.engine.engine import Engine
 from glm_rag.engine.kernels import native
@@ -19,6 +18,7 @@ from glm_rag.errors import CheckpointError, ConfigError, ModelError
 from glm_rag.models.loading import model_info
 from glm_rag.models.quantized import save_quantized
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import TINY, random_weights, save_tensors, write_checkpoint
 
 SHAPE = replace(
     TINY, hidden_size=64, ffn_hidden_size=96, kv_channels=32, num_attention_heads=6, num_kv_groups=2

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import TINY, build_model, byte_tokenizer, random_weights, tiny_engine
 
 from glm_rag.engine import generate
 from glm_rag.engine.engine import Engine
@@ -23,6 +22,7 @@ from glm_rag.engine.prompt_lookup import (
 )
 from glm_rag.engine.sampling import TokenSampler
 from glm_rag.types import SamplingParams
+from tiny_checkpoints import TINY, build_model, byte_tokenizer, random_weights, tiny_engine
 
 GREEDY = SamplingParams(max_tokens=60, temperature=0, loop_guard=False)
 PROMPT = list(b"the cat sat on the mat, and the dog sat on the cat; the cat sat on")

@@ -8,12 +8,12 @@ import pytest
 from golden_values import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import byte_tokenizer, byte_tokenizer_json
 
 from glm_rag.engine.chatglm2_tokenizer import ChatGLM2Tokenizer
 from glm_rag.engine.tokenizer import load_tokenizer
 from glm_rag.errors import CheckpointError, ConfigError
 from glm_rag.types import ChatTurn
+from tiny_checkpoints import byte_tokenizer, byte_tokenizer_json
 
 OFFICIAL = GOLDEN["official_tokenizer"]
 PUBLISHED = GOLDEN["published_token_ids"]

@@ -11,7 +11,6 @@ import sys
 from dataclasses import replace
 
 import torch
-from tiny_checkpoints import TINY, build_model, random_weights
 
 from glm_rag.engine.config import Quantization
 from glm_rag.engine.decode_graph import StepRow, compute, read, step_tensor
@@ -21,6 +20,7 @@ from glm_rag.engine.linear import QuantizedMatrix
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.quantize import dequantize, quantize
 from glm_rag.engine.weights import attach_kernels, attach_tables
+from tiny_checkpoints import TINY, build_model, random_weights
 
 # Rows of x, output channels, columns; K is 32 times an odd number in half of them.
 SHAPES = [
