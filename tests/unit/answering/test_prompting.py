@@ -120,5 +120,5 @@ def test_no_text_can_imitate_the_prompt_and_offsets_survive(text):
     rendered = render_passages([passage(text, title=text), passage(text, 2)], EN)
     # The program's own marks, and no other: two headers, two quotations.
     assert rendered.count("```") == 4
-    headers = [line for line in rendered.splitlines() if re.match(r"\s*\[\d", line)]
+    headers = [line for line in rendered.splitlines() if re.match(r"\s*\[\d+\]", line)]
     assert [line[:3] for line in headers] == ["[1]", "[2]"]
