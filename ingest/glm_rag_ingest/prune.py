@@ -29,7 +29,8 @@ def vanished(found: Discovery, sources: Iterable[str]) -> tuple[list[str], list[
     """Sources below the named paths whose files are gone, and warnings.
 
     A file that may merely not be looked at is not gone. Where a named folder has no file left at
-    all, nothing is taken for gone: most likely a disk is not mounted.
+    all, or a folder below it is there and empty, nothing in it is taken for gone: most likely a
+    disk is not mounted.
     """
     gone: list[str] = []
     warnings: list[str] = []
@@ -41,9 +42,28 @@ def vanished(found: Discovery, sources: Iterable[str]) -> tuple[list[str], list[
                 f"{root} holds no file any more: nothing was pruned; if its disk is mounted and "
                 "this is right, remove the documents with glm-rag kb remove"
             )
-        else:
-            gone.extend(source for source, _ in here)
+            continue
+        empty: set[Path] = set()
+        for source, path in here:
+            folder = next((parent for parent in path.parents if parent.is_dir()), root)
+            if folder != root and _is_empty(folder):
+                empty.add(folder)
+            else:
+                gone.append(source)
+        warnings += [
+            f"{folder} is empty: its documents stay; if its disk is mounted and this is right, "
+            "remove the folder and run again"
+            for folder in sorted(empty)
+        ]
     return list(dict.fromkeys(gone)), warnings
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _is_gone(path: Path) -> bool:

@@ -134,6 +134,19 @@ def test_an_empty_folder_is_taken_for_a_missing_disk(tree):
     assert "nothing was pruned" in warnings[0]
 
 
+def test_an_empty_folder_below_a_named_one_may_be_a_missing_disk_and_a_removed_one_is_none(tree):
+    disk = tree / "disk"
+    disk.mkdir()
+    (disk / "on-disk.txt").write_text("a text")
+    sources = [file.source for file in discover([tree]).files]
+    (disk / "on-disk.txt").unlink()
+    gone, (warning,) = vanished(discover([tree]), sources)
+    assert gone == []
+    assert warning.startswith(f"{disk} is empty: its documents stay")
+    disk.rmdir()
+    assert vanished(discover([tree]), sources) == ([(disk / "on-disk.txt").as_uri()], [])
+
+
 def test_a_link_to_itself_that_is_named_is_a_failure(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     found = discover([tmp_path / "loop"])
