@@ -336,11 +336,6 @@ class Library(KeepsVectors):
         """
         return verify.verify(self.name, self.path, on_progress)
 
-    def check_offsets(self) -> list[str]:
-        """One line for every chunk that is not what its offsets and hash say; none is expected."""
-        found = self.verify().findings
-        return [f"{f.source}: {f.problem}" for f in found if f.check == "chunk"]
-
     def verify_citations(self, citations: Sequence[Mapping[str, Any]]) -> list[VerifyFinding]:
         """Which citations of a saved answer do not open to their quote any more; none is expected.
 

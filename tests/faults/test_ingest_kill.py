@@ -111,7 +111,7 @@ def kill_and_resume(home, docs, *, kills, seconds_per_text, longest, edit):
         if num_kills % 10 == 0 or run.is_done:
             edit(num_kills)
         with driver.open_kb(home) as kb:
-            assert kb.check_offsets() == []
+            assert kb.verify().findings == ()
             assert committed <= set(kb.known_sources())
     return num_kills
 

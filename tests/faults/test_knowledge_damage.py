@@ -41,7 +41,7 @@ def test_a_file_that_is_no_database_says_damaged(home, file):
 
 def check(home):
     with writer.open_kb(home) as kb:
-        kb.check_offsets()
+        kb.verify()
 
 
 @pytest.mark.parametrize("size", [100, 4096, 50_000])
@@ -81,7 +81,7 @@ def test_a_full_disk_keeps_what_was_there(home, file):
             fill(kb)
         one_line(caught)
         connection.execute("PRAGMA max_page_count = 1000000")
-        assert kb.check_offsets() == []
+        assert kb.verify().findings == ()
         assert kb.get_document("doc0").num_chunks == writer.NUM_CHUNKS
         assert kb.put_document(*writer.version(300, "after")) == "added"
 

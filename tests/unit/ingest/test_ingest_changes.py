@@ -81,7 +81,7 @@ def test_a_copy_outlives_the_file_it_is_a_copy_of(kb, docs):
     report = ingest(docs, kb, prune=True)
     assert actions(report) == {other: "copied", changed.name: "removed"}
     assert kb.info().num_chunks == 1
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
 def test_a_copy_whose_first_file_vanishes_stays(kb, docs):
@@ -145,7 +145,7 @@ def test_a_file_with_members_is_one_file_of_the_report_and_follows_its_archive(k
     report = ingest(docs, kb, prune=True)
     assert actions(report) == {"z.zip": "removed"}
     assert len(kb.documents()) == 2
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
 def test_members_are_cut_again_with_their_archive_and_their_failures_stay(kb, docs, monkeypatch):

@@ -58,7 +58,7 @@ def test_a_run_stores_what_it_can_read_and_lists_what_it_cannot(kb, docs):
     assert failure.error.startswith("unsupported: .bin files are not read")
     chunk = kb.get_chunks((docs / "snow.md").as_uri())[0]
     assert chunk.page_content == "# Snow\n\nSnow falls on the hills."
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
 def test_a_second_run_does_nothing_and_starts_no_process(kb, docs, monkeypatch):
@@ -103,7 +103,7 @@ def test_other_settings_of_splitting_cut_the_stored_text_again(kb, docs, key, mo
     assert report.num_resplit == 3
     # What is cut as before keeps its vector.
     assert report.num_embedded <= report.num_chunks - 2
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
     assert counts(ingest(docs, kb, config=config)) == (0, 0, 4, 0, 0)
 
 
@@ -495,5 +495,5 @@ def test_every_real_file_is_searchable_or_listed_with_its_reason(kb, test_data):
         assert inside, name
     garbled = "en-tamreview-2col.pdf: pages 2-22: garbled text left out; OCR"
     assert [warning for warning in report.warnings if warning.startswith(garbled)]
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
     assert counts(ingest(folder, kb)) == (0, 0, 36, 0, 0)

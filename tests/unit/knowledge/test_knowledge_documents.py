@@ -51,14 +51,15 @@ def test_every_stored_offset_opens_to_the_chunk(kb, make):
     for chunk in kb.get_chunks("a"):
         start, end = chunk.metadata["start"], chunk.metadata["end"]
         assert kb.get_text("a")[start:end] == chunk.page_content
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
-def test_check_offsets_names_a_chunk_that_moved(kb, make):
+def test_verify_names_a_chunk_that_moved(kb, make):
     kb.put_document(*make("a", TEXT))
     with kb._database.write() as connection:
         connection.execute("UPDATE chunks SET start_offset = 1 WHERE chunk_index = 0")
-    assert kb.check_offsets() == ["a: characters 1 to 20 are not the chunk's text"]
+    found = [(f.source, f.problem) for f in kb.verify().findings if f.check == "chunk"]
+    assert found == [("a", "characters 1 to 20 are not the chunk's text")]
 
 
 def test_a_chunk_that_is_not_its_offsets_is_refused(kb, make):
@@ -119,7 +120,7 @@ def test_lone_surrogates_and_nul_do_not_move_offsets(kb, make):
     text = "a\ud800b\0c " * 10
     kb.put_document(*make("a", text))
     assert kb.get_text("a") == text.replace("\ud800", "\ufffd")
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
 def test_a_document_without_chunks_is_kept(kb, make):

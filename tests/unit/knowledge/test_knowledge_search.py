@@ -20,7 +20,7 @@ def test_texts_become_documents_and_can_be_removed(kb):
     info = kb.get_document(f"text:{key}")
     assert (info.title, info.num_chunks) == ("somewhere", 1)
     assert kb.get_text(f"text:{key}") == "hello world"
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
     assert kb.remove(f"text:{key}")
     assert kb.similarity_search("hello") == []
 
@@ -48,7 +48,7 @@ def test_a_file_takes_its_overwritten_chunk_back(kb, make):
     kb.add_documents([kb.get_chunks("a")[0]])
     assert kb.put_document(*make("a", "first chunk of text. second chunk of text.")) == "updated"
     assert [d.source for d in kb.documents()] == ["a"]
-    assert kb.check_offsets() == []
+    assert kb.verify().findings == ()
 
 
 def test_added_texts_can_be_cited_without_wrong_offsets(kb):
