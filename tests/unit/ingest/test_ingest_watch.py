@@ -46,6 +46,16 @@ class Watching:
             lambda: any(c.action == action and c.source.endswith(name) for c in self.changes)
         )
 
+    def warned(self, words):
+        return self.wait_for(
+            lambda: any(
+                words in warning
+                for run in self.runs
+                if not isinstance(run, GlmRagError)
+                for warning in run.warnings
+            )
+        )
+
     def wait_for(self, holds, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not holds():
@@ -77,11 +87,17 @@ def test_new_changed_and_removed_files_are_followed(watching, docs):
         assert now.told("added", "a.txt")
         (docs / "sub").mkdir()
         (docs / "sub" / "b.txt").write_text("The second text.")
+        (docs / "sub" / "stays.txt").write_text("The third text.")
         assert now.told("added", "sub/b.txt")
         (docs / "a.txt").write_text("The first text, changed.")
         assert now.told("updated", "a.txt")
         (docs / "sub" / "b.txt").unlink()
         assert now.told("removed", "sub/b.txt")
+        # The last file of a folder is kept, with a warning: its disk may not be mounted.
+        (docs / "sub" / "stays.txt").unlink()
+        assert now.warned("sub is empty")
+        (docs / "sub").rmdir()
+        assert now.told("removed", "sub/stays.txt")
 
 
 def test_a_change_during_the_first_run_is_not_missed(watching, docs, embeddings, monkeypatch):
