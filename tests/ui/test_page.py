@@ -216,10 +216,10 @@ def test_two_visitors_do_not_see_each_other():
 
 
 def test_a_stopped_answer_keeps_what_came_and_says_so():
-    from glm_rag_ui import app
     from glm_rag_ui.i18n import translator
     from glm_rag_ui.session import Turn
+    from glm_rag_ui.views import chat
 
-    html = app.finished(Turn("q", text="Half of an"), "a0", translator("en"))
+    html = chat.finished(Turn("q", text="Half of an"), "a0", translator("en"))
     assert "Half of an" in html
     assert "incomplete" in html

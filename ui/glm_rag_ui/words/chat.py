@@ -1,0 +1,50 @@
+"""Words of the chat: questions, answers and their evidence."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "new_conversation": ("New conversation", "新对话"),
+    "ask_placeholder": ("Ask about {kb}", "向“{kb}”提问"),
+    "ask_disabled": ("Add documents first", "请先添加文档"),
+    "ask_no_model": ("Fetch a model first", "请先下载模型"),
+    "welcome": ("What would you like to know?", "想了解什么？"),
+    "welcome_text": (
+        "Answers quote your documents word for word. Point at a number to see the sentence "
+        "behind it.",
+        "回答会逐字引用你的文档。把鼠标移到数字上，即可看到所依据的原句。",
+    ),
+    "waiting": ("Reading the documents", "正在查阅文档"),
+    "sources": ("Sources", "来源"),
+    "read": ("Passages it read", "已阅读的段落"),
+    "also_read": ("Also read, not cited", "已阅读但未引用"),
+    "dropped": (
+        "{n} more found, left out as less relevant or for space",
+        "另找到 {n} 个段落，因相关性较低或篇幅所限未采用",
+    ),
+    "nearest": ("Nearest passages", "最接近的段落"),
+    "tokens": ("{n} token|{n} tokens", "{n} 个词元"),
+    "truncated": ("shortened to fit", "已截短"),
+    "verbatim": ("in the document's words", "与原文一致"),
+    "no_sentence": ("No passage says this", "资料中没有这句话的依据"),
+    "no_number": ("This number stands in no passage", "资料中没有这个数字"),
+    "paraphrase": ("in other words", "意思相近"),
+    "not_cited": (
+        "No sentence of this answer could be matched to a document.",
+        "这个回答中没有任何一句能与文档对应，请谨慎采用。",
+    ),
+    "unread": (
+        "This model reads English only: do not trust what it says about a Chinese question.",
+        "当前模型只懂英文，请勿采信它对中文问题的回答；中文提问请换用 chatglm2-6b-32k。",
+    ),
+    "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
+    "repeated": (
+        "The model began to repeat itself, so the answer was ended.",
+        "模型开始重复，回答已提前结束。",
+    ),
+    "cut": ("The answer reached its length limit.", "回答已达到长度上限。"),
+    "fig_first": ("first word after {s} s", "首字 {s} 秒"),
+    "fig_speed": ("{n} tokens/s", "每秒 {n} 词元"),
+    "fig_written": ("{n} tokens written", "写 {n} 词元"),
+    "fig_read": ("{n} read", "读 {n} 词元"),
+    "fig_total": ("{s} s in all", "共 {s} 秒"),
+}
