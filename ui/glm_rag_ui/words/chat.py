@@ -47,4 +47,38 @@ TEXTS: dict[str, tuple[str, str]] = {
     "fig_written": ("{n} tokens written", "写 {n} 词元"),
     "fig_read": ("{n} read", "读 {n} 词元"),
     "fig_total": ("{s} s in all", "共 {s} 秒"),
+    "searched": ("Searched for:", "检索问题："),
+    "searched_rule": ("(with the question before it)", "（已并入上一个问题）"),
+    "searched_model": ("(rewritten by the model)", "（由模型改写）"),
+    "why_nothing": (
+        "Not one passage of this knowledge base shares words or meaning with the question.",
+        "这个知识库中没有任何段落与问题相关。",
+    ),
+    "why_weak": (
+        "The best passage found is too far from the question to answer from it.",
+        "找到的最佳段落与问题相关度不足，不宜据此作答。",
+    ),
+    "why_margin": ("(evidence {s}; 0 is enough)", "（依据强度 {s}，达到 0 即可作答）"),
+    "why_empty": ("The model wrote nothing.", "模型没有写出任何内容。"),
+    "why_declined": (
+        "The model read the passages and found no answer in them.",
+        "模型读过这些段落，未能从中找到答案。",
+    ),
+    "open_document": ("Open in the whole text", "在全文中查看"),
+    "window_used": ("{n} of {of} tokens of the context read", "上下文共 {of} 词元，已读 {n}"),
+    "window_system": ("Instructions", "指令"),
+    "window_history": ("Conversation", "对话历史"),
+    "window_passage": ("Passage {n}", "段落 {n}"),
+    "window_question": ("Question", "问题"),
+    "window_reserve": ("Kept for the answer", "为回答预留"),
+    "window_free": ("Free", "空闲"),
+    "window_rounds_out": (
+        "{n} earlier round left out|{n} earlier rounds left out",
+        "{n} 轮较早的对话未放入",
+    ),
+    "window_rounds_short": (
+        "{n} earlier round without its passages|{n} earlier rounds without their passages",
+        "{n} 轮较早的对话略去了段落",
+    ),
+    "window_passages_out": ("{n} passage left out|{n} passages left out", "{n} 个段落未放入"),
 }
