@@ -49,15 +49,16 @@ def window(report: WindowReport | None, t: Translate) -> str:
     """How the context window was spent: one bar with a legend, folded; nothing if not asked."""
     if report is None or report.size <= 0:
         return ""
-    parts = list(_parts(report, t))
+    parts = [part for part in _parts(report, t) if part[2] > 0]
     used = sum(tokens for css, _, tokens in parts if css not in {"reserve", "free"})
     bar = "".join(
-        f'<i class="gr-w-{css}" style="flex:{tokens}"></i>' for css, _, tokens in parts if tokens > 0
+        f'<i class="gr-w-{css}" style="flex:{tokens}"></i>'
+        for css, _, tokens in parts
+        if tokens > 0
     )
     legend = "".join(
         f'<li><i class="gr-w-{css}"></i><span>{name}</span><b>{tokens:,}</b></li>'
         for css, name, tokens in parts
-        if tokens > 0
     )
     summary = t("window_used", n=used, of=report.size)
     return (

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
+import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from glm_rag import errors
@@ -159,3 +160,35 @@ def restored(error: str) -> GlmRagError | None:
     if isinstance(found, type) and issubclass(found, GlmRagError):
         return found(message)
     return None
+
+
+# ---------------------------------------------------------------- all of this process
+
+
+@st.cache_resource(show_spinner=False)
+def _all() -> dict[str, Answering]:
+    """Answers on their way, by turn, shared by all sessions."""
+    return {}
+
+
+def begin(answer: Answering) -> Answering:
+    """Start an answer, and let other pages of this process find it."""
+    running = _all()
+    for turn_id in [name for name, other in list(running.items()) if other.done.is_set()]:
+        running.pop(turn_id, None)
+    running[answer.turn.id] = answer
+    answer.start()
+    return answer
+
+
+def find(turn: SavedTurn) -> Answering | None:
+    """The answer of this process that is on its way for a turn."""
+    return _all().get(turn.id)
+
+
+def end(conversation_id: str, position: int = 0) -> None:
+    """End the answers of a conversation from a turn on; nothing more of them is kept."""
+    for answer in list(_all().values()):
+        turn = answer.turn
+        if turn.conversation_id == conversation_id and turn.position >= position:
+            answer.stop(discard=True)

@@ -30,7 +30,7 @@ _REASONS = {
 }
 
 
-class NoPicture(Exception):  # noqa: N818  # an outcome to be told, not a fault
+class NoPicture(Exception):  # an outcome to be told, not a fault
     """Why there is no picture; `key` names the words that say so."""
 
     def __init__(self, key: str) -> None:

@@ -123,7 +123,7 @@ def size(num_bytes: int) -> str:
     if num_bytes <= 0:
         return ""
     value, unit = float(num_bytes), "B"
-    for unit in ("B", "KB", "MB", "GB"):  # noqa: B007
+    for unit in ("B", "KB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             break
         value /= 1000

@@ -251,9 +251,16 @@ def answer_block(body: str, *, live: bool = False) -> str:
     return f'<div class="{css}" dir="auto">{body}</div>'
 
 
-def waiting(t: Translate) -> str:
-    """What stands in the answer's place before its first word."""
-    return f'<p class="gr-waiting" role="status">{t("waiting")}<i></i><i></i><i></i></p>'
+def waiting(t: Translate, line: str = "") -> str:
+    """What stands in the answer's place before its first word; `line` says what is waited for."""
+    words = escape(line) if line else t("waiting")
+    return f'<p class="gr-waiting" role="status">{words}<i></i><i></i><i></i></p>'
+
+
+def files(names: Sequence[str]) -> str:
+    """Names of the files that came with a question."""
+    chips = " ".join(f'<span class="gr-chip"><bdi>{escape(name)}</bdi></span>' for name in names)
+    return f'<p class="gr-attached">{chips}</p>' if chips else ""
 
 
 def notice(kind: str, headline: str, detail: str = "") -> str:

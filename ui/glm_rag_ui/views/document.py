@@ -122,5 +122,5 @@ def _turn_to(number: int) -> None:
 
 
 @st.cache_resource(show_spinner=False, max_entries=24)
-def _drawn(path: str, sha256: str, number: int) -> pdf_page.Picture:  # noqa: ARG001  # the key
+def _drawn(path: str, sha256: str, number: int) -> pdf_page.Picture:  # the key
     return pdf_page.draw(Path(path), number)
