@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,6 +187,31 @@ class PromptSettings(_Section):
     )
 
 
+def _check_token(token: str) -> str:
+    # It stands in addresses and in the environment, where other characters mean something.
+    if token and not re.fullmatch("[A-Za-z0-9._~-]{8,}", token):
+        raise ValueError("a token has 8 or more letters, digits or . _ ~ -")
+    return token
+
+
+class UiSettings(_Section):
+    """The page in the browser: who may open it and what it may read."""
+
+    token: Annotated[str, AfterValidator(_check_token)] = Field(
+        "",
+        repr=False,
+        description="what a browser must show where the page is reachable from other computers; "
+        "empty: a new one at every start",
+    )
+    upload_mb: int = Field(200, ge=1, le=100_000, description="largest file to upload, in MB")
+    allowed_folders: tuple[UserPath, ...] = Field(
+        (), description="folders of this computer that the page may read documents from"
+    )
+    language: Literal["zh", "en"] | None = Field(
+        None, description="language of the page at the first visit; default: the browser's"
+    )
+
+
 class Settings(_Section):
     """All settings of glm-rag. Frozen; `load_config` builds it."""
 
@@ -199,6 +225,7 @@ class Settings(_Section):
     retrieval: RetrievalSettings = RetrievalSettings()
     packing: PackingSettings = PackingSettings()
     prompt: PromptSettings = PromptSettings()
+    ui: UiSettings = UiSettings()
 
     @property
     def models_dir(self) -> Path:
