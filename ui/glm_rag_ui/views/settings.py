@@ -14,19 +14,14 @@ from glm_rag_ui.choices import CHOICES, Choice, Group
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.shell import Visit
 
-TABS: dict[str, str] = {
-    "tab_model": ":material/neurology:",
-    "tab_retrieval": ":material/manage_search:",
-    "tab_browser": ":material/person:",
-    "tab_machine": ":material/memory:",
-}
+TABS = ("tab_model", "tab_retrieval", "tab_browser", "tab_machine")
 
 
 def page(visit: Visit) -> None:
     """Draw the page."""
     t = visit.t
     st.html(f'<h2 class="gr-title">{t("nav_settings")}</h2>')
-    names = [f"{icon} {t(key)}" for key, icon in TABS.items()]
+    names = [t(key) for key in TABS]
     # Keyed by language: a tab is remembered by its words.
     tabs = st.tabs(names, key=f"tabs-{visit.language}", on_change="rerun")
     drawn: tuple[Callable[[Visit], None], ...] = (answering, searching, browser, machine)

@@ -68,7 +68,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "What writes the answers. One that is not here yet is fetched on the chat page.",
         "撰写回答的模型。本机没有的模型可在对话页下载。",
     ),
-    "set_quantize": ("Rounding of weights", "权重量化"),
+    "set_quantize": ("Quantization", "权重量化"),
     "set_quantize_help": (
         "int8 halves the memory of a 16-bit model, int4 quarters it, at some loss of precision.",
         "int8 把 16 位模型的内存减半，int4 减到四分之一，精度略有损失。",
