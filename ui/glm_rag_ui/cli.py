@@ -32,6 +32,8 @@ _FONT = (
 # Streamlit follows the browser's light or dark preference when both are described.
 _OPTIONS: dict[str, str] = {
     "logger.level": "warning",
+    # The greeting asks a service on the internet for the machine's address.
+    "logger.hideWelcomeMessage": "true",
     "server.headless": "true",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
@@ -183,7 +185,6 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
     The child gets the terminal's Ctrl-C by itself; a request to terminate is passed on.
     """
-    # Streamlit's greeting goes to stdout, its errors to stderr.
     with subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL) as server:
 
         def stop(_signal: int, _frame: FrameType | None) -> None:

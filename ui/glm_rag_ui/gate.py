@@ -16,8 +16,8 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, TypeGuard
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -59,9 +59,9 @@ def new_profile() -> str:
     return secrets.token_hex(16)
 
 
-def is_profile(text: str | None) -> bool:
+def is_profile(text: object) -> TypeGuard[str]:
     """Whether `text` can be the code of a profile."""
-    return bool(re.fullmatch("[0-9a-f]{32}", text or ""))
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
 @dataclass(slots=True)
@@ -150,7 +150,11 @@ class Gate:
         request = Request({**scope, "type": "http", "method": scope.get("method", "GET")}, receive)
         known = self.door.knows(request.cookies.get(self.pass_cookie))
         if scope["type"] == "websocket":
-            await (self.app(scope, receive, send) if known else _refuse(send))
+            allowed = known and _is_own(request)
+            await (self.app(scope, receive, send) if allowed else _refuse(send))
+            return
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not _is_own(request):
+            await PlainTextResponse("foreign origin", 403)(scope, receive, send)
             return
         answer = await self._answer(request, known=known)
         if answer is not None:
@@ -227,7 +231,7 @@ class Frame:
         if headers.get("content-type", "").startswith("text/html"):
             self.body = doorway.framed(self.body)
             named = self.request.cookies.get(PROFILE_COOKIE)
-            kept = named if named and is_profile(named) else new_profile()
+            kept = named if is_profile(named) else new_profile()
             _set_cookie(headers, self.request, PROFILE_COOKIE, kept)
             _protect(headers)
             if "etag" in headers:
@@ -240,6 +244,16 @@ class Frame:
 def _is_page(request: Request) -> bool:
     """Whether a browser wants to show the answer, not to load a part of a page."""
     return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+
+
+def _is_own(request: Request) -> bool:
+    """Whether a request comes from a page of this very server, or from no page at all.
+
+    Streamlit would let in pages of other servers on this computer, and asks a service on the
+    internet for this machine's address before it turns one away.
+    """
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _other_profile(request: Request) -> Response:

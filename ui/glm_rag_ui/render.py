@@ -257,6 +257,19 @@ def waiting(t: Translate, line: str = "") -> str:
     return f'<p class="gr-waiting" role="status">{words}<i></i><i></i><i></i></p>'
 
 
+def opens_at_the_end(name: str) -> str:
+    """Style sheet that brings the end of a conversation into view, once for each `name`.
+
+    An animation begins when its name is new: it snaps to the end for a moment, after that the
+    reader scrolls freely.
+    """
+    name = re.sub(r"[^0-9a-z]", "", name)
+    return (
+        f"<style>@keyframes gr-end-{name} {{ from, to {{ scroll-snap-type: y mandatory; }} }}"
+        f".stMain {{ animation: gr-end-{name} 0.8s; }}</style>"
+    )
+
+
 def files(names: Sequence[str]) -> str:
     """Names of the files that came with a question."""
     chips = " ".join(f'<span class="gr-chip"><bdi>{escape(name)}</bdi></span>' for name in names)

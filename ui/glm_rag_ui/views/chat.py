@@ -68,6 +68,8 @@ def page(visit: Visit) -> None:
         side(visit, stock)
     if not (before or turn):
         welcome(visit, stock, ready=ready)
+    if conversation is not None:
+        st.html(render.opens_at_the_end(conversation.id))
     for number, earlier in enumerate(before, 1):
         turns.show(visit, earlier, last=turn is None and number == len(before))
     if turn is not None:
@@ -215,6 +217,7 @@ def answer(
     """Take files in, then ask, and show the answer while it is made."""
     with st.chat_message("user"):
         st.html(render.plain(turn.question) + render.files([file.name for file in files]))
+        turns.edit_button(visit, turn)
     with st.chat_message("assistant"):
         if files and not _taken(visit, turn, files):
             return

@@ -42,7 +42,7 @@ def show(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
             _editor(visit, turn)
         else:
             st.html(render.plain(turn.question))
-            _edit_button(visit, turn)
+            edit_button(visit, turn)
     with st.chat_message("assistant"):
         running = answering.find(turn) if turn.status == "running" else None
         if running is not None and not running.is_stopping:
@@ -53,6 +53,8 @@ def show(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
         elsewhere = turn.status == "running" and running is None
         st.html(html(turn, visit.t, shell.link, elsewhere=elsewhere))
         actions(visit, turn, last=last)
+        if last:
+            st.html('<i class="gr-end"></i>')
 
 
 def begin(visit: Visit, turn: SavedTurn, before: Answer | None) -> Answering:
@@ -208,7 +210,8 @@ def _say(visit: Visit, turn: SavedTurn) -> None:
     visit.store.set_feedback(visit.profile, turn.id, turn.vote, words)
 
 
-def _edit_button(visit: Visit, turn: SavedTurn) -> None:
+def edit_button(visit: Visit, turn: SavedTurn) -> None:
+    """Under a question: change it and ask again."""
     with st.container(horizontal=True, horizontal_alignment="right", key=f"edit-{turn.id}"):
         st.button(
             visit.t("edit"),
