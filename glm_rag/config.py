@@ -186,6 +186,23 @@ class PromptSettings(_Section):
     )
 
 
+class UiSettings(_Section):
+    """The page in the browser: who may open it and what it may read."""
+
+    token: str = Field(
+        "",
+        description="what a browser must show where the page is reachable from other computers; "
+        "empty: a new one at every start",
+    )
+    upload_mb: int = Field(200, ge=1, le=100_000, description="largest file to upload, in MB")
+    allowed_folders: tuple[UserPath, ...] = Field(
+        (), description="folders of this computer that the page may read documents from"
+    )
+    language: Literal["zh", "en"] | None = Field(
+        None, description="language of the page at the first visit; default: the browser's"
+    )
+
+
 class Settings(_Section):
     """All settings of glm-rag. Frozen; `load_config` builds it."""
 
@@ -199,6 +216,7 @@ class Settings(_Section):
     retrieval: RetrievalSettings = RetrievalSettings()
     packing: PackingSettings = PackingSettings()
     prompt: PromptSettings = PromptSettings()
+    ui: UiSettings = UiSettings()
 
     @property
     def models_dir(self) -> Path:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
 from glm_rag.errors import GlmRagError
 from glm_rag_ui import failures, shell
-from glm_rag_ui.i18n import translator
-from glm_rag_ui.views import chat
+from glm_rag_ui.i18n import choose_language, translator
+from glm_rag_ui.views import chat, document, knowledge, retrieval, settings
 
 HERE = Path(__file__).parent
+VIEWS = {
+    "chat": chat.page,
+    "knowledge": knowledge.page,
+    "retrieval": retrieval.page,
+    "settings": settings.page,
+    "document": document.page,
+}
 
 
 def main() -> None:
@@ -24,10 +30,12 @@ def main() -> None:
         st.html(sheet)
     try:
         visit = shell.begin()
-        pages = [st.Page(partial(chat.page, visit), title="Chat", url_path="chat", default=True)]
-        st.navigation(pages, position="hidden").run()
+        chosen = shell.navigation(visit, VIEWS)
+        shell.side_panel(visit)
+        chosen.run()
     except GlmRagError as error:
-        st.html(failures.notice(error, translator("en")))
+        language = choose_language(st.query_params.get("lang"), st.context.locale)
+        st.html(failures.notice(error, translator(language)))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from glm_rag.config import Settings, load_config
-from glm_rag.errors import KnowledgeBaseNotFoundError
+from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
 from glm_rag.types import Answer, DocumentInfo, IngestFailure, IngestReport
 from glm_rag_ui import backend
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
+    from glm_rag.conversations import ConversationStore
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.waiting import WaitingLine
+
+log = logging.getLogger(__name__)
 
 DEFAULT_KB = "default"
 
@@ -55,10 +61,62 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     return Arguments(known.kb, known.config)
 
 
-def settings(config: Path | None) -> Settings:
-    """Settings of this session; the small model replaces a missing one once it was chosen."""
-    chosen = st.session_state.get("model")
-    return load_config(config, overrides={"model.name": chosen})
+def settings(config: Path | None, choices: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of the page, with a visitor's own `choices` (dotted keys) over them.
+
+    Choices that cannot be used any more are left out, so that the page to change them opens.
+
+    Raises:
+        ConfigError: the settings themselves are wrong.
+    """
+    if choices:
+        try:
+            return load_config(config, overrides=choices)
+        except ConfigError:
+            log.warning("the choices of a profile cannot be used and are left out: %s", choices)
+    return load_config(config)
+
+
+def overrides(preferences: Mapping[str, Any], kb: str) -> dict[str, Any]:
+    """What a profile changed of the settings, as dotted keys."""
+    choices = dict(preferences.get("settings") or {})
+    threshold = (preferences.get("thresholds") or {}).get(kb)
+    return choices if threshold is None else {**choices, "retrieval.threshold": threshold}
+
+
+def store(config: Settings) -> ConversationStore:
+    """Conversations and preferences of all profiles, shared by all sessions."""
+    return _store(str(config.home / "conversations.sqlite"))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _store(path: str) -> ConversationStore:
+    from glm_rag.conversations import ConversationStore
+
+    return ConversationStore(Path(path))
+
+
+def waiting_line(config: Settings) -> WaitingLine:
+    """Where questions to a loaded model queue up: one line for each."""
+    return _waiting_line(f"{config.model.model_dump_json()} {config.home}")
+
+
+@st.cache_resource(show_spinner=False)
+def _waiting_line(model: str) -> WaitingLine:
+    from glm_rag.waiting import WaitingLine
+
+    return WaitingLine()
+
+
+def is_connected() -> bool:
+    """Whether the browser that this script runs for is still there.
+
+    False soon after the tab was closed or left; True where there is no server (tests).
+    """
+    context = get_script_run_ctx(suppress_warning=True)
+    if context is None or not st.runtime.exists():
+        return True
+    return st.runtime.get_instance().is_active_session(context.session_id)
 
 
 def conversation(kb: str) -> list[Turn]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 TEXTS: dict[str, tuple[str, str]] = {
     "language": ("Language", "语言"),
+    "nav_chat": ("Chat", "对话"),
+    "nav_knowledge": ("Knowledge bases", "知识库"),
+    "nav_retrieval": ("Retrieval test", "检索测试"),
+    "nav_settings": ("Settings", "设置"),
+    "nav_document": ("Document", "文档"),
     "local": ("Everything runs on this computer.", "所有处理都在本机完成。"),
     "page": ("page {n}", "第 {n} 页"),
     "error": ("That did not work.", "出错了。"),
