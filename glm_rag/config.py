@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,11 +187,19 @@ class PromptSettings(_Section):
     )
 
 
+def _check_token(token: str) -> str:
+    # It stands in addresses and in the environment, where other characters mean something.
+    if token and not re.fullmatch("[A-Za-z0-9._~-]{8,}", token):
+        raise ValueError("a token has 8 or more letters, digits or . _ ~ -")
+    return token
+
+
 class UiSettings(_Section):
     """The page in the browser: who may open it and what it may read."""
 
-    token: str = Field(
+    token: Annotated[str, AfterValidator(_check_token)] = Field(
         "",
+        repr=False,
         description="what a browser must show where the page is reachable from other computers; "
         "empty: a new one at every start",
     )

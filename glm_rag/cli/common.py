@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from glm_rag.errors import ConfigError
+from glm_rag.types.plain import to_plain as to_plain  # the commands share it
 
 KbOption = Annotated[str, typer.Option("--kb", help="Name of the knowledge base.")]
 ConfigOption = Annotated[
@@ -31,27 +30,6 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.IGNORECASE)
 def print_json(value: object) -> None:
     """Print dataclasses, mappings and lists as one JSON document on stdout."""
     typer.echo(json.dumps(to_plain(value), ensure_ascii=False, indent=2))
-
-
-def to_plain(value: object) -> Any:
-    """Turn dataclasses, LangChain documents and tuples into what JSON knows."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: to_plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.metadata.get("json", True)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    if hasattr(value, "page_content"):
-        return {
-            "id": getattr(value, "id", None),
-            "text": value.page_content,
-            "metadata": to_plain(getattr(value, "metadata", {})),
-        }
-    return str(value) if isinstance(value, Path) else value
 
 
 def human_size(num_bytes: int) -> str:

@@ -240,7 +240,7 @@ def _outcome_file(variant: _Variant, dataset: Path, kb: KnowledgeBase, k: int, o
     from glm_rag.retrieval.calibration import calibration_of
 
     info = kb.info()
-    settings = variant.settings().model_dump(mode="json", exclude={"home", "cache"})
+    settings = variant.settings().model_dump(mode="json", exclude={"home", "cache", "ui"})
     run = {
         "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest(),
         "kb": [info.name, info.num_documents, info.num_chunks, info.embeddings],

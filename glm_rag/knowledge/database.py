@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from glm_rag import sqlite_file
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.schema import SCHEMA_VERSION, migrate
+from glm_rag.sqlite_file import code_of, connect, identity, uri_of, use_wal
 
 FILE_NAME = "library.sqlite"
-_BUSY_SECONDS = 30.0
-_RETRY_SECONDS = 0.05
 
 
 class Database:
@@ -50,7 +49,7 @@ class Database:
             self.read_only = not _is_writable(folder, self.path)
             self._seen = _stamp(self.path)
             self._connection = _connect_read_only(self.path) if self.read_only else self._connect()
-            self._identity = _identity(self.path)
+            self._identity = identity(self.path)
             self._check_version()
 
     def close(self) -> None:
@@ -125,7 +124,7 @@ class Database:
             try:
                 self._connection.execute("VACUUM INTO ?", (str(path),))
             except sqlite3.Error as error:
-                is_ours = _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY}
+                is_ours = code_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY}
                 where = self.path if is_ours else path
                 raise KnowledgeBaseError(explain(error, where)) from error
 
@@ -149,9 +148,9 @@ class Database:
         return None if found is None else str(found)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = _open(f"{uri_of(self.path)}?mode=rwc")
+        connection = connect(f"{uri_of(self.path)}?mode=rwc")
         try:
-            _use_wal(connection)
+            use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             migrate(connection)
@@ -171,7 +170,7 @@ class Database:
 
     def _check_place(self) -> None:
         """A file without a name takes every write and keeps none."""
-        if _identity(self.path) != self._identity:
+        if identity(self.path) != self._identity:
             raise KnowledgeBaseError(
                 f"{self.folder} was deleted, renamed or replaced since it was opened: open the "
                 "knowledge base again"
@@ -208,32 +207,11 @@ class Database:
 
 def explain(error: sqlite3.Error, path: Path) -> str:
     """One line that says what is wrong with the file and what to do."""
-    code = _code(error)
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return (
-            f"{path} is damaged ({error}): restore it from a backup, or run "
-            f"glm-rag kb delete {path.parent.name} and ingest the files again"
-        )
-    if _is_busy(error):
-        return f"another process has been writing to {path} for a long time: try again later"
-    if code == sqlite3.SQLITE_FULL:
-        return f"the disk of {path} is full: free some space and run again, nothing is lost"
-    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        return f"no permission to open {path} ({error}): change its owner or mode"
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
-        return (
-            f"cannot write more to {path}: check its disk, the quota and the limit on file sizes "
-            "(ulimit -f) and run again, nothing is lost"
-        )
-    if code == sqlite3.SQLITE_IOERR:
-        return f"the disk of {path} reports an error ({error}): check the disk and run again"
-    return f"{path}: {error}"
-
-
-def _open(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
+    mend = (
+        f"restore it from a backup, or run glm-rag kb delete {path.parent.name} and ingest the "
+        "files again"
     )
+    return sqlite_file.explain(error, path, if_damaged=mend)
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
@@ -244,28 +222,7 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     """
     log = path.with_name(path.name + "-wal")
     nobody_writes = not log.exists() or log.stat().st_size == 0
-    return _open(f"{uri_of(path)}?mode=ro{'&immutable=1' if nobody_writes else ''}")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch a new file to WAL. SQLite does not wait here if another process switches too."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_SECONDS)
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return connect(f"{uri_of(path)}?mode=ro{'&immutable=1' if nobody_writes else ''}")
 
 
 def _is_writable(folder: Path, file: Path) -> bool:
@@ -283,18 +240,3 @@ def _stamp(path: Path) -> list[tuple[int, ...] | None]:
         else:
             found.append((status.st_ino, status.st_size, status.st_mtime_ns))
     return found
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name, None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def uri_of(path: Path) -> str:
-    """The file as SQLite's URI, without parameters."""
-    quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return f"file://{quoted}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
+
+from glm_rag import sqlite_file
 
 # One script per schema version; `PRAGMA user_version` counts those that ran. Never edit one that
 # was released: append.
@@ -140,16 +141,7 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Run the scripts that did not run yet, all in one transaction."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version >= SCHEMA_VERSION:
-        return
-    connection.execute("BEGIN EXCLUSIVE")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for number in range(version, SCHEMA_VERSION):
-        for statement in _statements(MIGRATIONS[number]):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number + 1}")
-    connection.execute("COMMIT")
+    sqlite_file.migrate(connection, MIGRATIONS)
 
 
 def has_schema(connection: sqlite3.Connection, version: int) -> bool:
@@ -167,13 +159,3 @@ def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str | None]]:
         (kind, name, None if kind == "table" and name.startswith("chunk_terms_") else sql)
         for kind, name, sql in rows
     }
-
-
-def _statements(script: str) -> Iterator[str]:
-    """`executescript` would commit in between."""
-    statement = ""
-    for line in script.splitlines():
-        statement += f"{line}\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

@@ -23,11 +23,12 @@ from pathlib import Path
 from glm_rag._version import __version__
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock
-from glm_rag.knowledge.database import FILE_NAME, Database, explain, uri_of
+from glm_rag.knowledge.database import FILE_NAME, Database, explain
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import existing_folder, folder_of
 from glm_rag.knowledge.schema import SCHEMA_VERSION, has_schema
 from glm_rag.knowledge.verify import verify
+from glm_rag.sqlite_file import uri_of
 from glm_rag.types import VerifyReport
 
 _FORMAT = 1

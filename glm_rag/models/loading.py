@@ -171,6 +171,12 @@ def _load(key: _Key) -> Engine:
     )
 
 
+def loaded_engines() -> list[Engine]:
+    """The engines that are shared at present, each of which holds its weights in memory."""
+    with _slots_lock:
+        return [slot.engine for slot in _slots.values() if slot.engine is not None]
+
+
 def release_engines() -> int:
     """Forget every shared engine and return how many there were.
 

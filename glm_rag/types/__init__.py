@@ -10,6 +10,13 @@ from glm_rag.types.answers import (
     Unsupported,
     WindowReport,
 )
+from glm_rag.types.conversations import (
+    Conversation,
+    ConversationInfo,
+    SavedTurn,
+    TurnStatus,
+    Vote,
+)
 from glm_rag.types.documents import (
     Chunk,
     DocumentInfo,
@@ -46,6 +53,8 @@ __all__ = [
     "ChatTurn",
     "Chunk",
     "Citation",
+    "Conversation",
+    "ConversationInfo",
     "DocumentInfo",
     "ExtractedDocument",
     "FinishReason",
@@ -62,11 +71,14 @@ __all__ = [
     "Passage",
     "Role",
     "SamplingParams",
+    "SavedTurn",
     "ScoredDocument",
+    "TurnStatus",
     "Unsupported",
     "Usage",
     "VerifyFinding",
     "VerifyReport",
+    "Vote",
     "WarmReport",
     "WindowReport",
     "chunk_id",

@@ -168,7 +168,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerDelta:
-    """A piece of a streamed answer; the last one carries the whole `Answer`."""
+    """A piece of a streamed answer; the last one carries the whole `Answer`.
+
+    `citations` and `unsupported` are those of the sentences that this piece completed, in order;
+    all pieces together hold those of the `Answer`, unless that had to leave out a loop. Offsets
+    are those of the whole text. A sentence is complete when the next one has begun, or the answer
+    is; its end may therefore lie in an earlier piece, with only white space or the number of a
+    list item behind it.
+    """
 
     text: str
     answer: Answer | None = None
+    citations: tuple[Citation, ...] = ()
+    unsupported: tuple[Unsupported, ...] = ()

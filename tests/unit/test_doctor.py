@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from glm_rag.cli.doctor import faiss_finding
 from glm_rag.cli.main import app
+from glm_rag.diagnosis import faiss_finding
 
 runner = CliRunner()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from glm_rag.config import expand_user, load_config
 from glm_rag.errors import ConfigError, MissingDependencyError
 from glm_rag.knowledge.naming import folder_of
 
-APP = Path(__file__).with_name("app.py")
+TOKEN_VARIABLE = "GLM_RAG_UI__TOKEN"
+SERVER = Path(__file__).with_name("server.py")
 
 _FONT = (
     "'Source Sans', 'Source Sans Pro', 'PingFang SC', 'Hiragino Sans GB', 'Microsoft YaHei',"
@@ -33,7 +35,6 @@ _OPTIONS: dict[str, str] = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
-    "server.maxUploadSize": "200",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
@@ -68,31 +69,54 @@ def ui(
     kb: Annotated[str | None, typer.Option("--kb", help="Knowledge base to open first.")] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port.")] = 8501,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; there is no login yet.")
+        str,
+        typer.Option("--host", help="Address to listen on; others than this need a token."),
     ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            help="What browsers must show first. Safer in GLM_RAG_UI__TOKEN: others on this "
+            "computer can see a command's options. Default: made anew where one is needed.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file with settings (see configs/).")
     ] = None,
 ) -> None:
     """Chat with your documents in the browser. Ctrl-C ends it.
 
-    Example: glm-rag ui --kb handbook
+    Examples:
+
+      glm-rag ui --kb handbook
+
+      glm-rag ui --host 0.0.0.0
     """
-    settings = load_config(config)  # a wrong setting or name is told here, not on the page
+    # A wrong setting or name is told here, not on the page.
+    settings = load_config(config, overrides={"ui.token": token})
     if kb is not None:
         folder_of(kb, settings.home)
     if importlib.util.find_spec("streamlit") is None:
         raise MissingDependencyError.for_extra("streamlit", "ui")
     check_port(host, port)
+    secret = settings.ui.token or ("" if is_loopback(host) else secrets.token_urlsafe(24))
+    typer.echo(f"glm-rag is at {address(host, port, secret)} (Ctrl-C ends it)")
     if not is_loopback(host):
         typer.echo(
-            f"Warning: {host} is reachable from other computers, and the page has no login: "
-            "everyone who reaches it can read and change the knowledge bases.",
+            f"Warning: {host} is reachable from other computers. Whoever has the token can read "
+            "and change the knowledge bases, and nothing is encrypted on the way: use it in a "
+            "network you trust, or behind a proxy that speaks HTTPS.",
             err=True,
         )
-    shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"glm-rag is at http://{shown}:{port} (Ctrl-C ends it)")
-    raise typer.Exit(run(server_command(host, port, kb, config), server_environment(os.environ)))
+    command = server_command(host, port, kb, config, upload_mb=settings.ui.upload_mb)
+    raise typer.Exit(run(command, server_environment(os.environ, secret)))
+
+
+def address(host: str, port: int, token: str) -> str:
+    """What to open in the browser."""
+    shown = socket.gethostname() if host in {"0.0.0.0", "::"} else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}" + (f"/?token={token}" if token else "")
 
 
 def is_loopback(host: str) -> bool:
@@ -122,10 +146,13 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def server_command(host: str, port: int, kb: str | None, config: Path | None) -> list[str]:
+def server_command(
+    host: str, port: int, kb: str | None, config: Path | None, *, upload_mb: int = 200
+) -> list[str]:
     """The command line of the Streamlit server; the page's own arguments stand behind `--`."""
     options = {**_OPTIONS, "server.address": host, "server.port": str(port)}
-    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
+    options["server.maxUploadSize"] = str(upload_mb)
+    command = [sys.executable, "-m", "streamlit", "run", str(SERVER)]
     command += [f"--{name}={value}" for name, value in options.items()]
     if is_loopback(host):
         # A page elsewhere whose name was made to point here (DNS rebinding) is turned away.
@@ -138,11 +165,16 @@ def server_command(host: str, port: int, kb: str | None, config: Path | None) ->
     return command
 
 
-def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: no telemetry, and no Streamlit settings from elsewhere."""
+def server_environment(environ: Mapping[str, str], token: str = "") -> dict[str, str]:
+    """The server's environment: no telemetry, and no Streamlit settings from elsewhere.
+
+    The token goes this way, since everyone on a computer can see the options of its commands.
+    """
     kept = {name: value for name, value in environ.items() if not name.startswith("STREAMLIT_")}
     # Idle worker threads that spin take the cores from the server and from each other.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if token:
+        kept[TOKEN_VARIABLE] = token
     return {**kept, "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
-from streamlit.navigation.page import Page
 
 from glm_rag.config import Settings
 from glm_rag.types import IngestProgress, Language
@@ -20,6 +19,7 @@ from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translat
 
 if TYPE_CHECKING:
     from glm_rag.conversations import ConversationStore
+    from streamlit.navigation.page import Page
 
 View = Literal["chat", "knowledge", "document", "retrieval", "settings"]
 

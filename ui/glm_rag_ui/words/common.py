@@ -9,6 +9,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "nav_retrieval": ("Retrieval test", "检索测试"),
     "nav_settings": ("Settings", "设置"),
     "nav_document": ("Document", "文档"),
+    "token": ("Token", "访问令牌"),
+    "token_ask": (
+        "This page is protected. The token stands in the terminal where glm-rag was started.",
+        "此页面受保护，请输入访问令牌。令牌显示在启动 glm-rag 的终端中。",
+    ),
+    "token_wrong": ("This is not the token. Try again.", "令牌不正确，请重试。"),
+    "token_open": ("Open", "进入"),
     "local": ("Everything runs on this computer.", "所有处理都在本机完成。"),
     "page": ("page {n}", "第 {n} 页"),
     "error": ("That did not work.", "出错了。"),
