@@ -84,9 +84,7 @@ def _dataclass(kind: type[_T], plain: Mapping[str, Any]) -> _T:
 def _readers(kind: type[Any]) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     """For each field what reads it from the JSON of its dataclass."""
     hints = get_type_hints(kind, _NAMES, {"Document": Literal["document"]})
-    return {
-        field.name: _reader(field, hints[field.name]) for field in dataclasses.fields(kind)
-    }
+    return {field.name: _reader(field, hints[field.name]) for field in dataclasses.fields(kind)}
 
 
 def _reader(field: dataclasses.Field[Any], hint: Any) -> Callable[[Mapping[str, Any]], Any]:

@@ -242,9 +242,7 @@ class ConversationStore:
 
     # ------------------------------------------------------------ feedback and preferences
 
-    def set_feedback(
-        self, profile: str, turn_id: str, vote: Vote | None, words: str = ""
-    ) -> None:
+    def set_feedback(self, profile: str, turn_id: str, vote: Vote | None, words: str = "") -> None:
         """Keep what the reader thinks of an answer; no vote takes it back, words included."""
         if vote not in {"up", "down", None}:
             raise ConfigError(f"a vote is up, down or None, not {vote!r}")

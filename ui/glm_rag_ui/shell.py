@@ -18,8 +18,9 @@ from glm_rag_ui import access, backend, render, session
 from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translator
 
 if TYPE_CHECKING:
-    from glm_rag.conversations import ConversationStore
     from streamlit.navigation.page import Page
+
+    from glm_rag.conversations import ConversationStore
 
 View = Literal["chat", "knowledge", "document", "retrieval", "settings"]
 

@@ -82,7 +82,9 @@ def test_ranks_follow_cosine_and_bm25(home):
 def test_a_rerank_shows_in_the_final_order_only(home):
     with random_store(home, 5) as kb:
         plain = explain(kb.as_retriever(), "parental leave weeks", 4)
-        told = explain(kb.as_retriever(reranker=Backwards(), rerank_first=3), "parental leave weeks", 4)
+        told = explain(
+            kb.as_retriever(reranker=Backwards(), rerank_first=3), "parental leave weeks", 4
+        )
     order = [item.document.id for item in plain.candidates]
     assert [item.document.id for item in told.candidates] == order
     assert [i.document.id for i in told.final] == [order[2], order[1], order[0], order[3]]
@@ -90,7 +92,13 @@ def test_a_rerank_shows_in_the_final_order_only(home):
 
 @pytest.mark.parametrize(
     ("question", "why"),
-    [("Hello!", "small_talk"), ("谢谢", "small_talk"), ("who is it", "no_terms"), ("", None), ("？", None)],
+    [
+        ("Hello!", "small_talk"),
+        ("谢谢", "small_talk"),
+        ("who is it", "no_terms"),
+        ("", None),
+        ("？", None),
+    ],
 )
 def test_what_is_not_searched_has_a_reason(home, question, why):
     with random_store(home, 1) as kb:
