@@ -72,7 +72,7 @@ def look(settings: Settings) -> Machine:
         models=tuple(engine.name for engine in engines),
         cache_bytes=sum(engine.store.num_bytes for engine in engines if engine.store is not None),
         cache_files=_size_below(settings.home / "cache"),
-        disk_bytes=shutil.disk_usage(_existing(settings.home)).free,
+        disk_bytes=free_disk(settings.home),
         versions=versions(),
     )
 
@@ -103,5 +103,7 @@ def _size_below(folder: Path) -> int:
     return folder_size(folder)
 
 
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.exists())
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder lies, or would lie."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(existing).free

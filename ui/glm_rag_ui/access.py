@@ -5,22 +5,28 @@ from __future__ import annotations
 import streamlit as st
 
 from glm_rag_ui import gate
+from glm_rag_ui.gate import is_profile, new_profile
+
+__all__ = ["is_profile", "is_remembered", "moving_to", "new_profile", "profile"]
 
 
 def profile() -> str:
     """The profile of this browser; without cookies, one that lives as long as this tab."""
     named = st.context.cookies.get(gate.PROFILE_COOKIE)
-    if named is not None and gate.is_profile(named):
+    if is_profile(named):
         return named
-    kept: str = st.session_state.setdefault("profile", gate.new_profile())
+    kept: str = st.session_state.setdefault("profile", new_profile())
     return kept
 
 
 def is_remembered() -> bool:
     """Whether this browser keeps its profile when the tab is closed."""
-    return gate.is_profile(st.context.cookies.get(gate.PROFILE_COOKIE))
+    return is_profile(st.context.cookies.get(gate.PROFILE_COOKIE))
 
 
-def address_of(profile: str) -> str:
-    """An address that puts another profile into this browser, once and within a minute."""
-    return gate.tickets.issue(profile)
+def moving_to(profile: str) -> str:
+    """HTML whose script leads the browser to a place where it gets another profile.
+
+    The place works once and for a minute, so nobody can be led there by a link.
+    """
+    return f'<script>window.location.assign("{gate.tickets.issue(profile)}")</script>'

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
 
 from glm_rag.errors import GlmRagError
-from glm_rag_ui import failures, shell
+from glm_rag_ui import backend, failures, shell
 from glm_rag_ui.i18n import choose_language, translator
-from glm_rag_ui.views import chat, document, knowledge, retrieval, settings
+from glm_rag_ui.shell import View, Visit
+from glm_rag_ui.views import chat, document, knowledge, retrieval, settings, welcome
 
 HERE = Path(__file__).parent
-VIEWS = {
-    "chat": chat.page,
+
+
+def first_page(visit: Visit) -> None:
+    """The chat; before there is a model to chat with, the page that fetches one."""
+    draw = chat.page if backend.has_model(visit.settings) else welcome.page
+    draw(visit)
+
+
+VIEWS: dict[View, Callable[[Visit], None]] = {
+    "chat": first_page,
     "knowledge": knowledge.page,
     "retrieval": retrieval.page,
     "settings": settings.page,
@@ -23,9 +33,7 @@ VIEWS = {
 
 def main() -> None:
     """Draw the page once."""
-    st.set_page_config(
-        page_title="glm-rag", page_icon=str(HERE / "icon.png"), initial_sidebar_state="auto"
-    )
+    st.set_page_config(page_icon=str(HERE / "icon.png"), initial_sidebar_state="auto")
     for sheet in sorted((HERE / "styles").glob("*.css")):
         st.html(sheet)
     try:

@@ -13,12 +13,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from glm_rag.config import Settings
-from glm_rag.errors import ModelNotFoundError
+from glm_rag.errors import MissingDependencyError, ModelNotFoundError
 from glm_rag.types import IngestProgress, IngestReport
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
+    from glm_rag.diagnosis import Finding
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.machine import Machine
 
 SMALL_MODEL = "smollm2-135m"
 
@@ -42,7 +44,9 @@ def reads(settings: Settings, question: str) -> bool:
     return model_reads(settings.model.name, detect_language(question))
 
 
-def pull_model(settings: Settings, name: str) -> Iterator[tuple[str, int, int | None]]:
+def pull_model(
+    settings: Settings, name: str, source: str = "auto"
+) -> Iterator[tuple[str, int, int | None]]:
     """Fetch a model into the data folder.
 
     The work goes on in a thread of its own, so that a visitor who leaves does not break it off.
@@ -59,7 +63,7 @@ def pull_model(settings: Settings, name: str) -> Iterator[tuple[str, int, int | 
 
     def work() -> None:
         try:
-            pull(name, models_dir=settings.models_dir, on_progress=report)
+            pull(name, models_dir=settings.models_dir, source=source, on_progress=report)
         finally:
             steps.put(None)
 
@@ -71,6 +75,70 @@ def pull_model(settings: Settings, name: str) -> Iterator[tuple[str, int, int | 
     pool.shutdown(wait=False)
     yield from iter(steps.get, None)
     future.result()
+
+
+def accept_license(settings: Settings, name: str) -> None:
+    """Remember a visitor's yes to the licence of a model."""
+    from glm_rag.models.registry import get_spec
+    from glm_rag.models.storage import remember_license
+
+    remember_license(get_spec(name).license, settings.models_dir)
+
+
+def known_models() -> list[str]:
+    """Names of the models that can be fetched."""
+    from glm_rag.models.registry import MODELS
+
+    return list(MODELS)
+
+
+def installed_models(settings: Settings) -> list[str]:
+    """Names of the models in the data folder, sorted: fetched, linked and converted ones."""
+    folder = settings.models_dir
+    if not folder.is_dir():
+        return []
+    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entry.name for entry in visible if (entry / "config.json").is_file())
+
+
+def free_disk(settings: Settings) -> int:
+    """Bytes that are free where the data folder lies."""
+    from glm_rag.machine import free_disk as free_at
+
+    return free_at(settings.home)
+
+
+def check_settings(settings: Settings) -> None:
+    """Find out whether settings go together, without loading anything large.
+
+    Raises:
+        GlmRagError: they do not; the message says what to do. A model that is not here yet is
+            no error.
+    """
+    from glm_rag.build import build_llm, build_reranker
+    from glm_rag.engine.config import ModelConfig
+    from glm_rag.models.loading import resolve
+
+    build_llm(settings)
+    build_reranker(settings)
+    if has_model(settings):
+        folder = resolve(settings.model.name, settings.models_dir)
+        ModelConfig.from_folder(folder).quantized(settings.model.quantize)
+
+
+def machine(settings: Settings) -> tuple[Machine, list[Finding]]:
+    """What is used of the machine, and what `glm-rag doctor` says about it.
+
+    Raises:
+        GlmRagError: the engine is not installed, or its device is not there.
+    """
+    from glm_rag.diagnosis import diagnose
+    from glm_rag.machine import look
+
+    try:
+        return look(settings), list(diagnose(settings))
+    except ImportError as error:
+        raise MissingDependencyError.for_extra(error.name or "torch", "engine") from error
 
 
 def list_knowledge_bases(settings: Settings) -> list[str]:

@@ -20,13 +20,19 @@ _HEADLINES: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def notice(error: Exception, t: Translate, *, kept: bool = False) -> str:
-    """The HTML of an error; `kept` says that the part of the answer above it stays."""
-    headline = next((key for kind, key in _HEADLINES if isinstance(error, kind)), "")
+def notice(error: Exception, t: Translate, *, kept: bool = False, title: str = "") -> str:
+    """The HTML of an error.
+
+    Args:
+        kept: says that the part of the answer above it stays.
+        title: key of the words above it; default: by the kind of the error.
+    """
+    found = (key for kind, key in _HEADLINES if isinstance(error, kind))
+    headline = title or next(found, "")
     if headline:
-        title, detail = t(headline), " ".join(str(error).split())
+        said, detail = t(headline), " ".join(str(error).split())
     else:
-        title, detail = t("error"), t("error_internal", kind=type(error).__name__)
+        said, detail = t("error"), t("error_internal", kind=type(error).__name__)
     if kept:
-        title = f"{title} {t('error_kept')}"
-    return render.notice("error", title, detail)
+        said = f"{said} {t('error_kept')}"
+    return render.notice("error", said, detail)

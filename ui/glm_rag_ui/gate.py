@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlencode
 
 from starlette.datastructures import MutableHeaders
@@ -59,9 +59,9 @@ def new_profile() -> str:
     return secrets.token_hex(16)
 
 
-def is_profile(text: str | None) -> bool:
+def is_profile(text: object) -> TypeGuard[str]:
     """Whether `text` can be the code of a profile."""
-    return bool(re.fullmatch("[0-9a-f]{32}", text or ""))
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
 @dataclass(slots=True)
@@ -227,7 +227,7 @@ class Frame:
         if headers.get("content-type", "").startswith("text/html"):
             self.body = doorway.framed(self.body)
             named = self.request.cookies.get(PROFILE_COOKIE)
-            kept = named if named and is_profile(named) else new_profile()
+            kept = named if is_profile(named) else new_profile()
             _set_cookie(headers, self.request, PROFILE_COOKIE, kept)
             _protect(headers)
             if "etag" in headers:

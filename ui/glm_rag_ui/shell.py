@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
 
-from glm_rag.config import Settings
+from glm_rag.config import Settings, load_config
 from glm_rag.types import IngestProgress, Language
 from glm_rag_ui import access, backend, render, session
 from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translator
@@ -63,7 +63,7 @@ def begin() -> Visit:
     """
     arguments = session.parse_arguments(sys.argv[1:])
     profile = access.profile()
-    plain = session.settings(arguments.config)
+    plain = plain_settings()
     store = session.store(plain)
     remembered = store.preferences(profile)
     kept = st.session_state
@@ -82,7 +82,16 @@ def begin() -> Visit:
     return Visit(settings, kb, language, translator(language), profile, store)
 
 
-def navigation(visit: Visit, views: Mapping[str, Callable[[Visit], None]]) -> Page:
+def plain_settings(choices: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of the server, with `choices` (dotted keys) over them.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    return load_config(session.parse_arguments(sys.argv[1:]).config, overrides=choices)
+
+
+def navigation(visit: Visit, views: Mapping[View, Callable[[Visit], None]]) -> Page:
     """Make the pages known to Streamlit; returns the one that was asked for."""
     pages = {
         name: st.Page(

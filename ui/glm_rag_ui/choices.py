@@ -1,0 +1,86 @@
+"""What a visitor may change of the settings, and how it is kept. Pure.
+
+A profile keeps only what differs from the settings of the server, as dotted keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from glm_rag.config import Settings
+
+THRESHOLD = "retrieval.threshold"
+# Logits: at either end nearly everything or nothing is answered (docs/retrieval.md).
+THRESHOLD_REACH = 4.0
+
+Group = Literal["model", "answers", "retrieval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One setting on the page.
+
+    Attributes:
+        key: dotted, as in a config file. name: of its words, `set_NAME` and `set_NAME_help`.
+        kind: how it is shown. `options` belong to "one_of"; least, most and step to numbers.
+    """
+
+    key: str
+    name: str
+    group: Group
+    kind: Literal["one_of", "share", "number", "seed", "switch", "text"]
+    options: tuple[str, ...] = ()
+    least: float = 0
+    most: float = 1
+    step: float = 0.05
+
+
+CHOICES: tuple[Choice, ...] = (
+    Choice("model.quantize", "quantize", "model", "one_of", ("auto", "int8", "int4")),
+    Choice("generation.temperature", "temperature", "answers", "share", most=1.5),
+    Choice("generation.top_p", "top_p", "answers", "share", least=0.05),
+    Choice(
+        "generation.max_tokens", "max_tokens", "answers", "number", least=16, most=8192, step=64
+    ),
+    Choice("generation.seed", "seed", "answers", "seed", most=2**53 - 1, step=1),
+    Choice("retrieval.abstain", "abstain", "retrieval", "switch"),
+    Choice("retrieval.k", "k", "retrieval", "number", least=1, most=64, step=1),
+    Choice("packing.max_passages", "passages", "retrieval", "number", least=1, most=32, step=1),
+    Choice("retrieval.rewrite", "rewrite", "retrieval", "one_of", ("auto", "rule", "model", "off")),
+    Choice("retrieval.mmr", "mmr", "retrieval", "share"),
+    Choice("retrieval.expand", "expand", "retrieval", "one_of", ("none", "neighbours", "section")),
+    Choice(
+        "retrieval.rerank",
+        "rerank",
+        "retrieval",
+        "one_of",
+        ("none", "likelihood", "cross-encoder"),
+    ),
+    Choice("retrieval.rerank_model", "rerank_model", "retrieval", "text"),
+)
+
+
+def read(settings: Settings, key: str) -> Any:
+    """The value of a setting by its dotted key."""
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)
+
+
+def with_choice(kept: Mapping[str, Any], base: Settings, key: str, value: object) -> dict[str, Any]:
+    """A profile's choices with one more; what is as the server has it is not kept."""
+    others = {name: kept[name] for name in kept if name != key}
+    return others if value == read(base, key) else {**others, key: value}
+
+
+def model_title(name: str) -> str:
+    """The name of a model as people write it."""
+    proper = {"smollm2": "SmolLM2", "chatglm2": "ChatGLM2"}
+    return "-".join(proper.get(part, part.upper()) for part in name.split("-"))
+
+
+def in_label(text: str) -> str:
+    """Text from outside as it may stand in a widget's label, which Streamlit reads as Markdown."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|~$:<>&-])", r"\\\1", text)
