@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from glm_rag.config import Settings
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.types import KnowledgeBaseInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,6 +155,23 @@ def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
         retrieval=settings.retrieval,
         templates=templates_for(settings, kb),
     )
+
+
+def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
+    """Totals of a knowledge base, or why there are none: a damaged one must not hide the others.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+    """
+    from glm_rag.knowledge.naming import existing_folder, folder_size
+
+    try:
+        with open_knowledge_base(settings, name) as kb:
+            return kb.info()
+    except KnowledgeBaseError as error:
+        folder = existing_folder(name, settings.home)
+        size, reason = folder_size(folder), " ".join(str(error).split())
+        return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
 
 
 def list_knowledge_bases(settings: Settings) -> Sequence[str]:

@@ -50,6 +50,10 @@ class KnowledgeBaseNotFoundError(KnowledgeBaseError):
     """No knowledge base of that name exists: ingest something into it first."""
 
 
+class KnowledgeBaseBusyError(KnowledgeBaseError):
+    """Another process is writing into the knowledge base: try again when it is done."""
+
+
 class DocumentError(GlmRagError):
     """One document cannot be read; ingestion records it and goes on.
 

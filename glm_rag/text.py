@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Iterator
 from functools import cache
 
 from glm_rag.types import Language
@@ -17,6 +18,9 @@ _BIGRAM = _HAN + r"\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af"
 _HAN_CHAR = re.compile(f"[{_HAN}]")
 _TERM_RUN = re.compile(rf"[{_BIGRAM}]+|[^\W_{_BIGRAM}]+(?:['’][^\W_{_BIGRAM}]+)*")
 _BIGRAM_RUN = re.compile(rf"[{_BIGRAM}]+")
+
+# What folds in one piece: a character with the marks that combine with it.
+_PIECE = re.compile(".[\u0300-\u036f\u3099\u309a\u1160-\u11ff]*", re.DOTALL)
 
 # A document is Chinese when at least this share of its letters is Han: the share of a Chinese
 # page full of Latin names stays above it, that of an English page quoting Chinese below.
@@ -154,6 +158,51 @@ def terms(text: str) -> list[str]:
 def query_terms(question: str) -> list[str]:
     """Distinct search terms of a question: as `terms`, with Chinese question words cut out."""
     return list(dict.fromkeys(terms(_QUESTION_WORDS.sub(" ", fold(question)))))
+
+
+def term_spans(text: str, wanted: Collection[str]) -> list[tuple[int, int]]:
+    """Where the `wanted` search terms stand in a text: character spans, sorted and disjoint.
+
+    Terms are as `terms` gives them; neighbouring Chinese bigrams become one span. Offsets count
+    in `text` as it is, also where folding changes its length.
+    """
+    folded, origin = _folded_with_origin(text)
+    spans: list[tuple[int, int]] = []
+    for start, end in _wanted_spans(folded, frozenset(wanted)):
+        begin, stop = origin[start], origin[end]
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(stop, spans[-1][1]))
+        else:
+            spans.append((begin, stop))
+    return spans
+
+
+def _wanted_spans(folded: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
+    for match in _TERM_RUN.finditer(folded):
+        run, start = match.group(), match.start()
+        if not _BIGRAM_RUN.match(run):
+            word = run.replace("’", "'").removesuffix("'s")
+            if word in wanted:
+                yield start, start + len(word)
+        elif len(run) == 1:
+            if run in wanted:
+                yield match.span()
+        else:
+            pairs = range(len(run) - 1)
+            yield from ((start + i, start + i + 2) for i in pairs if run[i : i + 2] in wanted)
+
+
+def _folded_with_origin(text: str) -> tuple[str, list[int]]:
+    """The folded text, and for each of its characters, and its end, the offset in `text`."""
+    if text.isascii():
+        return fold(text), list(range(len(text) + 1))
+    pieces: list[str] = []
+    origin: list[int] = []
+    for match in _PIECE.finditer(text):
+        piece = fold(match.group())
+        pieces.append(piece)
+        origin += [match.start()] * len(piece)
+    return "".join(pieces), [*origin, len(text)]
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

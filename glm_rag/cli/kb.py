@@ -60,10 +60,10 @@ def list_(config: ConfigOption = None, json: JsonOption = False) -> None:
 
     Example: glm-rag kb list
     """
-    from glm_rag.build import list_knowledge_bases
+    from glm_rag.build import info_or_error, list_knowledge_bases
 
     settings = load_config(config)
-    infos = [_info_or_error(settings, name) for name in list_knowledge_bases(settings)]
+    infos = [info_or_error(settings, name) for name in list_knowledge_bases(settings)]
     if json:
         print_json(infos)
         return
@@ -93,18 +93,6 @@ def _info(settings: Settings, name: str) -> KnowledgeBaseInfo:
 
     with open_knowledge_base(settings, name) as kb:
         return kb.info()
-
-
-def _info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
-    """The totals, or why there are none: one damaged knowledge base must not hide the others."""
-    from glm_rag.knowledge.naming import existing_folder, folder_size
-
-    try:
-        return _info(settings, name)
-    except KnowledgeBaseError as error:
-        folder = existing_folder(name, settings.home)
-        size, reason = folder_size(folder), " ".join(str(error).split())
-        return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
 
 
 @app.command()
@@ -330,10 +318,11 @@ def delete(
 
     Example: glm-rag kb delete handbook
     """
+    from glm_rag.build import info_or_error
     from glm_rag.knowledge.base import delete_knowledge_base
 
     settings = load_config(config)
-    found = _info_or_error(settings, name)
+    found = info_or_error(settings, name)
     if not yes:
         what = "which cannot be opened" if found.error else f"with {found.num_documents} documents"
         typer.confirm(f"Delete {name}, {what}?", abort=True, err=True)

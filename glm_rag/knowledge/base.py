@@ -15,7 +15,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError, KnowledgeBaseError
-from glm_rag.knowledge import filters, growth, reading, records, search
+from glm_rag.knowledge import filters, growth, reading, records, sampling, search
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
@@ -376,6 +376,16 @@ class KnowledgeBase(Library, VectorStore):
             data = np.frombuffer(b"".join(vector for (vector,) in rows), dtype="<f4")
             found[language] = data.reshape(len(rows), -1)
         return found
+
+    def sample_passages(self, limit: int) -> tuple[list[sampling.Sketch], np.ndarray]:
+        """At most `limit` passages, taken evenly, and their vectors `[N, dimension]`."""
+        with self._database.read() as connection:
+            return sampling.sample(connection, limit)
+
+    def vectors_of(self, ids: Iterable[str]) -> dict[str, np.ndarray]:
+        """Vectors of chunks by id, `[dimension]` each; unknown ids are left out."""
+        with self._database.read() as connection:
+            return sampling.vectors_of(connection, ids)
 
     def _nearest(
         self, embedding: Sequence[float], k: int, where: Mapping[str, Any] | None

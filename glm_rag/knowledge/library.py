@@ -212,6 +212,10 @@ class Library(KeepsVectors):
             (copy,) = reading.read_copies(connection, source)
         return reading.as_copy(info, copy)
 
+    def change(self) -> int:
+        """Counts what changed passages: the same number means the same documents and passages."""
+        return self._database.change()
+
     def known_sources(self) -> dict[str, DocumentInfo]:
         """What `get_document` gives for every source, copies included."""
         with self._database.read() as connection:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from glm_rag.errors import KnowledgeBaseError
+from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseError
 
 FILE_NAME = "write.lock"
 _POLL_SECONDS = 0.2
@@ -42,8 +42,8 @@ def writing(
         advice: what to do if another one holds it.
 
     Raises:
-        KnowledgeBaseError: another one holds it, the folder cannot be written, or was deleted or
-            renamed while waiting.
+        KnowledgeBaseBusyError: another one holds it.
+        KnowledgeBaseError: the folder cannot be written, or was deleted or renamed while waiting.
     """
     path = folder / FILE_NAME
     try:
@@ -89,7 +89,7 @@ def _acquire(
     while not _try(descriptor, what):
         holder = f"{what} is being written by {_holder(descriptor)}"
         if time.monotonic() >= deadline:
-            raise KnowledgeBaseError(f"{holder}: {advice}")
+            raise KnowledgeBaseBusyError(f"{holder}: {advice}")
         if not told and on_wait is not None:
             on_wait(f"{holder}: waiting")
         told = True

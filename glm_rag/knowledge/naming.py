@@ -84,6 +84,21 @@ def existing_folder(name: str, home: Path) -> Path:
     )
 
 
+def free_folder(name: str, home: Path) -> Path:
+    """The folder of a knowledge base that is still to be made.
+
+    Raises:
+        ConfigError: not a name. KnowledgeBaseError: there is one of that name.
+    """
+    folder = folder_of(name, home)
+    if folder.exists():
+        raise KnowledgeBaseError(
+            f"there is a knowledge base {name!r} already: choose another name, or delete it first "
+            f"with glm-rag kb delete {name}"
+        )
+    return folder
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of everything in a folder, but for what somebody removes meanwhile."""
     return sum(map(_file_size, folder.rglob("*")))

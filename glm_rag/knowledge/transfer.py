@@ -25,7 +25,7 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock
 from glm_rag.knowledge.database import FILE_NAME, Database, explain
 from glm_rag.knowledge.index import VectorIndex
-from glm_rag.knowledge.naming import existing_folder, folder_of
+from glm_rag.knowledge.naming import existing_folder, free_folder
 from glm_rag.knowledge.schema import SCHEMA_VERSION, has_schema
 from glm_rag.knowledge.verify import verify
 from glm_rag.sqlite_file import uri_of
@@ -111,13 +111,13 @@ def import_file(
     try:
         seal = _read_seal(file)
         name = name or seal.name
-        folder = _free(name, home)
+        folder = free_folder(name, home)
         _sweep(folder.parent)
         temporary = folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         try:
             report = _fill(temporary, file, seal, name, on_progress)
-            temporary.rename(_free(name, home))
+            temporary.rename(free_folder(name, home))
             _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -135,7 +135,7 @@ def rename(old: str, new: str, home: Path) -> Path:
         KnowledgeBaseNotFoundError: there is none of the old name.
         KnowledgeBaseError: the new one is taken, somebody is ingesting, no permission.
     """
-    folder, target = existing_folder(old, home), _free(new, home)
+    folder, target = existing_folder(old, home), free_folder(new, home)
     with lock.writing(folder, old):
         try:
             folder.rename(target)
@@ -143,16 +143,6 @@ def rename(old: str, new: str, home: Path) -> Path:
         except OSError as error:
             raise KnowledgeBaseError(f"cannot rename {folder}: {error.strerror}") from error
     return target
-
-
-def _free(name: str, home: Path) -> Path:
-    folder = folder_of(name, home)
-    if folder.exists():
-        raise KnowledgeBaseError(
-            f"there is a knowledge base {name!r} already: choose another name, or delete it first "
-            f"with glm-rag kb delete {name}"
-        )
-    return folder
 
 
 # ---------------------------------------------------------------- the sealed file

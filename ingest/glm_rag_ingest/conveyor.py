@@ -9,6 +9,7 @@ The caller's thread takes one event after another from the two, and alone writes
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,6 +44,7 @@ class Conveyor:
     Args:
         kb: whose embedder is used; None: nothing is embedded, as in a dry run.
         store: takes what comes out.
+        stop: set by another thread to end the pass after the batch at hand.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Conveyor:
         store: Store,
         tally: Tally,
         tracker: Tracker,
+        stop: threading.Event,
     ) -> None:
+        self._stop = stop
         self._kb = kb
         self._cutter = cutter
         self._store = store
@@ -71,11 +75,11 @@ class Conveyor:
         """Do all steps.
 
         Raises:
-            KeyboardInterrupt: the user asked to stop; what was finished is stored, and vectors of
-                unfinished files are kept.
+            KeyboardInterrupt, Stopped: the user, or `stop`, asked to end; what was finished is
+                stored, and vectors of unfinished files are kept.
             GlmRagError: something that concerns all files.
         """
-        interruption = Interruption(lambda: self._events.put(_WAKE))
+        interruption = Interruption(lambda: self._events.put(_WAKE), self._stop)
         self._num_open = len(steps)
         pool = ReadingPool(steps, children, self._work, self._events.put)
         try:
@@ -102,7 +106,7 @@ class Conveyor:
             self._pool.close()
             while self._embedder.is_busy:
                 self._take(self._next_event(), interruption)
-            raise KeyboardInterrupt
+            interruption.end()
 
     def _next_event(self) -> Event:
         try:

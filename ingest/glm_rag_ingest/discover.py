@@ -70,6 +70,17 @@ def discover(paths: Iterable[Path], selection: Selection | None = None) -> Disco
     return found
 
 
+def keep_inside(found: Discovery, folders: Iterable[Path]) -> None:
+    """Turn files that do not really lie in one of `folders` into failures."""
+    allowed = [Path(os.path.realpath(folder)) for folder in folders]
+    files, found.files = found.files, []
+    for file in files:
+        if any(Path(os.path.realpath(file.path)).is_relative_to(folder) for folder in allowed):
+            found.files.append(file)
+        else:
+            found.failures.append(_failure(file.path, "outside the folders that may be read"))
+
+
 def _walk(root: str, selection: Selection, found: Discovery) -> Iterator[FoundFile]:
     """Every file below a folder; a folder that links lead back to is walked once."""
     seen: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from glm_rag.config import Settings, load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
 from glm_rag.types import IngestChange, IngestProgress, IngestReport
 from glm_rag_ingest.conveyor import Conveyor
-from glm_rag_ingest.discover import Discovery, discover
+from glm_rag_ingest.discover import Discovery, discover, keep_inside
+from glm_rag_ingest.interruption import Stopped
 from glm_rag_ingest.jobs import Cutter
 from glm_rag_ingest.plan import Plan, Step
 from glm_rag_ingest.process import LoaderProcess
@@ -38,6 +40,8 @@ class IngestOptions:
     """What a run shall do; see `ingest`.
 
     `skip_timeouts`: do not read again what took too long before; for runs that follow each other.
+    `within`: read only what really lies in one of these folders, wherever links lead; the rest
+    fails. Empty: anywhere.
     """
 
     prune: bool = False
@@ -48,6 +52,7 @@ class IngestOptions:
     retry_failed: bool = False
     wait: float | None = None
     skip_timeouts: bool = False
+    within: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,28 @@ class Ingestion:
         self._tally = Tally(self._listeners.on_change)
         self._tracker = Tracker(self._listeners.on_progress)
         self._ended = False
+        self._stop = threading.Event()
         self.children: list[LoaderProcess] = []
+
+    def stop(self) -> None:
+        """Let `run` end soon, from any thread; what is finished stays, its report says so."""
+        self._stop.set()
 
     def run(self) -> IngestReport:
         """Do it. `KeyboardInterrupt` passes through; what is in the knowledge base stays."""
+        try:
+            self._run()
+        except Stopped:
+            pass
+        else:
+            self._ended = True
+        self._tracker.end()
+        return self.report()
+
+    def _run(self) -> None:
         found = discover(self._paths, self._selection)
+        if self._options.within:
+            keep_inside(found, self._options.within)
         for failed in found.failures:
             self._tally.fail(failed)
         self._tracker.begin(len(found.files), sum(file.size for file in found.files))
@@ -149,9 +171,6 @@ class Ingestion:
         if found.roots:
             with self._opened(create=bool(found.files)) as kb:
                 self._ingest(kb, found)
-        self._ended = True
-        self._tracker.end()
-        return self.report()
 
     def report(self) -> IngestReport:
         """What has been done so far."""
@@ -203,7 +222,8 @@ class Ingestion:
         if steps:
             self.children = self._new_children(len(steps))
             embedder = None if options.dry_run else kb
-            Conveyor(embedder, cutter, store, self._tally, self._tracker).run(steps, self.children)
+            conveyor = Conveyor(embedder, cutter, store, self._tally, self._tracker, self._stop)
+            conveyor.run(steps, self.children)
         if options.prune:
             self._prune(found, planned, store)
 

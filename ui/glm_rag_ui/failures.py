@@ -13,6 +13,7 @@ _HEADLINES: tuple[tuple[type[Exception], str], ...] = (
     (errors.ContextWindowError, "error_window"),
     (errors.MissingDependencyError, "error_dependency"),
     (errors.ConfigError, "error_config"),
+    (errors.KnowledgeBaseBusyError, "kb_busy"),
     (errors.KnowledgeBaseError, "error_kb"),
     (errors.DocumentError, "error_document"),
     (errors.GlmRagError, "error"),

@@ -1,0 +1,193 @@
+"""Ingestion behind the page: one run for each knowledge base, whoever looks at it.
+
+A run belongs to the server and not to a tab: closing or reloading the page leaves it alone, and
+every visitor sees how far it is. Files that are added meanwhile come next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glm_rag.config import Settings
+from glm_rag.errors import GlmRagError
+from glm_rag.types import IngestProgress, IngestReport
+
+if TYPE_CHECKING:
+    from glm_rag_ingest.pipeline import Ingestion
+
+log = logging.getLogger(__name__)
+
+_END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one visitor added.
+
+    Attributes:
+        within: folders in which all files must really lie; empty: anywhere.
+        retry_failed: read again what failed for good.
+    """
+
+    settings: Settings
+    paths: tuple[Path, ...]
+    within: tuple[Path, ...] = ()
+    retry_failed: bool = False
+
+
+class Run:
+    """Batches into one knowledge base, one after another, in a thread of its own.
+
+    Attributes:
+        progress: of the batch at hand, None before it begins.
+        report: of all batches so far.
+        error: what ended the run.
+        is_over: nothing more will happen.
+    """
+
+    def __init__(self, kb: str, batch: Batch, after: Run | None = None) -> None:
+        self.kb = kb
+        self._after = after
+        self.progress: IngestProgress | None = None
+        self.report = IngestReport()
+        self.error: Exception | None = None
+        self.is_over = False
+        self.is_stopping = False
+        self.batches = [batch]
+        self._waiting = deque(self.batches)
+        self._now: Ingestion | None = None
+        self._lock = threading.Lock()
+        # A daemon: the server's Ctrl-C does not wait for a library of books.
+        self._thread = threading.Thread(target=self._work, name=f"ingest-{kb}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def add(self, batch: Batch) -> bool:
+        """Take another batch; false if the run is at its end."""
+        with self._lock:
+            if self.is_over or self.is_stopping:
+                return False
+            self.batches.append(batch)
+            self._waiting.append(batch)
+            return True
+
+    def stop(self) -> None:
+        """End after the passages at hand; what is finished stays."""
+        with self._lock:
+            self.is_stopping = True
+            self._waiting.clear()
+            if self._now is not None:
+                self._now.stop()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end; whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        if self._after is not None:  # it was stopped and still ends
+            self._after.wait()
+            self._after = None
+        try:
+            while (ingestion := self._next()) is not None:
+                try:
+                    ingestion.run()
+                finally:
+                    self.report = merged(self.report, ingestion.report())
+        except GlmRagError as error:
+            self.error = error
+        except Exception as error:  # whatever broke: the page has to say so
+            log.exception("the ingestion into %s broke off", self.kb)
+            self.error = error
+        finally:
+            with self._lock:
+                self.is_over = True
+
+    def _next(self) -> Ingestion | None:
+        from glm_rag_ingest.pipeline import Ingestion, IngestOptions, Listeners
+
+        with self._lock:
+            if not self._waiting:
+                self.is_over = True
+                return None
+            batch = self._waiting.popleft()
+            options = IngestOptions(retry_failed=batch.retry_failed, within=batch.within, wait=0.0)
+            self._now = Ingestion(
+                batch.paths, self.kb, batch.settings, options, Listeners(self._tell)
+            )
+            return self._now
+
+    def _tell(self, progress: IngestProgress) -> None:
+        self.progress = progress
+
+
+class Runs:
+    """All runs of this server."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[Path, str], Run] = {}
+        self._lock = threading.Lock()
+        atexit.register(self._end)
+
+    def add(self, kb: str, batch: Batch) -> Run:
+        """Read a batch into `kb`: at once, or after what is being read."""
+        key = (batch.settings.home, kb)
+        with self._lock:
+            known = self._runs.get(key)
+            if known is not None and known.add(batch):
+                return known
+            run = self._runs[key] = Run(kb, batch, known)
+            run.start()
+            return run
+
+    def get(self, home: Path, kb: str) -> Run | None:
+        """The run into `kb`, or the last one until it is dismissed."""
+        return self._runs.get((home, kb))
+
+    def dismiss(self, home: Path, kb: str) -> None:
+        """Forget a run that is over."""
+        with self._lock:
+            run = self._runs.get((home, kb))
+            if run is not None and run.is_over:
+                del self._runs[home, kb]
+
+    def _end(self) -> None:
+        running = [run for run in self._runs.values() if not run.is_over]
+        for run in running:
+            run.stop()
+        for run in running:
+            run.wait(_END_SECONDS)
+
+
+SHARED = Runs()
+
+
+def merged(one: IngestReport, other: IngestReport) -> IngestReport:
+    """The report of two runs after each other."""
+    counts = (
+        *("num_added", "num_updated", "num_skipped", "num_deleted", "num_chunks", "seconds"),
+        *("num_failed_before", "num_embedded", "num_copies", "num_resplit"),
+    )
+    sums = {name: getattr(one, name) + getattr(other, name) for name in counts}
+    return replace(
+        other,
+        **sums,
+        failures=(*one.failures, *other.failures),
+        warnings=(*one.warnings, *other.warnings),
+        changes=(*one.changes, *other.changes),
+    )
+
+
+def all_paths(batches: Sequence[Batch]) -> Batch:
+    """One batch of all, to go on where a run was stopped."""
+    paths = dict.fromkeys(path for batch in batches for path in batch.paths)
+    return replace(batches[-1], paths=tuple(paths))

@@ -1,0 +1,1 @@
+"""Parts of the page of knowledge bases: one module each, one function that draws it."""

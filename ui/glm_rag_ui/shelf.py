@@ -1,0 +1,260 @@
+"""What the pages read of knowledge bases, kept while nothing changes, and what they do to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import streamlit as st
+
+from glm_rag.config import Settings, expand_user
+from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag.types import DocumentInfo, KnowledgeBaseInfo
+from glm_rag_ui import backend, session
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.knowledge.projection import Plane
+    from glm_rag.knowledge.sampling import Sketch
+    from glm_rag.retrieval.explain import Explanation
+
+SAMPLE = 2000
+
+Value = TypeVar("Value")
+Picture = tuple[list["Sketch"], np.ndarray, "Plane"]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def infos(settings: Settings) -> list[KnowledgeBaseInfo]:
+    """Totals of all knowledge bases; those that cannot be opened say why."""
+    found = []
+    for name in backend.list_knowledge_bases(settings):
+        try:
+            key = f"{_stamp(settings, name)} {settings.embeddings.model_dump_json()}"
+            found.append(_info(key, name, settings))
+        except KnowledgeBaseNotFoundError:  # deleted meanwhile
+            continue
+    return found
+
+
+def documents(settings: Settings, kb: str) -> list[DocumentInfo]:
+    """All documents, by source."""
+    return _kept("documents", settings, kb, lambda opened: opened.documents())
+
+
+def chunks(settings: Settings, kb: str, source: str) -> list[Document]:
+    """The passages of a document in order."""
+    return _kept(f"chunks {source}", settings, kb, lambda opened: opened.get_chunks(source))
+
+
+def picture(settings: Settings, kb: str) -> Picture:
+    """A sample of the passages, their places `[N, 2]`, and the plane these lie on."""
+    return _kept("picture", settings, kb, _picture)
+
+
+def hits_on_map(
+    settings: Settings, kb: str, question: str, k: int
+) -> list[tuple[Sketch, np.ndarray]]:
+    """What a question finds, best first, with each one's place `[2]` on the picture.
+
+    Raises:
+        GlmRagError: as `HybridRetriever.search`.
+    """
+    from glm_rag.knowledge.sampling import Sketch
+
+    opened = session.knowledge_base(settings, kb)
+    found = [hit.document for hit in opened.as_retriever(k=k).search(question)]
+    vectors = opened.vectors_of([document.id for document in found if document.id])
+    plane = picture(settings, kb)[2]
+    return [
+        (
+            Sketch(
+                document.id or "",
+                str(document.metadata.get("source", "")),
+                str(document.metadata.get("title", "")),
+                document.metadata.get("page"),
+                document.page_content,
+            ),
+            plane.place(vectors[document.id]),
+        )
+        for document in found
+        if document.id in vectors
+    ]
+
+
+def explained(
+    settings: Settings, kb: str, question: str, k: int, where: Mapping[str, Any] | None
+) -> Explanation:
+    """What a question finds and why; `where` takes the place of the settings' own filter.
+
+    Raises:
+        GlmRagError: as `HybridRetriever.search`.
+    """
+    from glm_rag.build import build_retriever
+    from glm_rag.retrieval.explain import explain
+
+    retriever = build_retriever(settings, session.knowledge_base(settings, kb))
+    if where is not None:
+        retriever = retriever.model_copy(update={"filter": where})
+    return explain(retriever, question, k)
+
+
+def asked(
+    settings: Settings, kb: str, question: str, k: int, where: Mapping[str, Any] | None
+) -> str:
+    """The same for questions that `explained` answers alike."""
+    change = session.knowledge_base(settings, kb).change()
+    identity = backend.identity(settings, kb)
+    return repr((settings.model_dump_json(), kb, identity, change, question, k, where))
+
+
+def _picture(opened: KnowledgeBase) -> Picture:
+    from glm_rag.knowledge.projection import principal_plane
+
+    sketches, vectors = opened.sample_passages(SAMPLE)
+    plane = principal_plane(vectors if len(vectors) else np.zeros((1, 1)))
+    return sketches, plane.place(vectors) if len(vectors) else np.zeros((0, 2)), plane
+
+
+def _kept(what: str, settings: Settings, kb: str, read: Callable[[KnowledgeBase], Value]) -> Value:
+    """What `read` gives, from memory as long as the passages of `kb` are the same."""
+    opened = session.knowledge_base(settings, kb)
+    identity = f"{settings.home} {kb} {backend.identity(settings, kb)} {opened.change()}"
+    value: Value = _read(what, identity, opened, read)
+    return value
+
+
+# The underscore keeps Streamlit from hashing the objects: `identity` tells them apart. What is
+# kept is shared by all sessions and must not be changed.
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _read(
+    what: str, identity: str, _opened: KnowledgeBase, _read_it: Callable[[KnowledgeBase], Any]
+) -> Any:
+    return _read_it(_opened)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _info(key: str, name: str, _settings: Settings) -> KnowledgeBaseInfo:
+    from glm_rag.build import info_or_error
+
+    return info_or_error(_settings, name)
+
+
+def _stamp(settings: Settings, name: str) -> str:
+    """Changes whenever something is written into a knowledge base; without opening it."""
+    from glm_rag.knowledge.database import FILE_NAME
+    from glm_rag.knowledge.naming import folder_of
+
+    parts: list[Any] = [str(settings.home), name]
+    for suffix in ("", "-wal"):
+        try:
+            status = (folder_of(name, settings.home) / f"{FILE_NAME}{suffix}").stat()
+            parts += [status.st_ino, status.st_size, status.st_mtime_ns]
+        except OSError:
+            parts.append(None)
+    return repr(parts)
+
+
+# ---------------------------------------------------------------- changing
+
+
+def create(settings: Settings, name: str) -> None:
+    """Make an empty knowledge base.
+
+    Raises:
+        ConfigError: not a name. KnowledgeBaseError: there is one of that name, no permission.
+    """
+    from glm_rag.knowledge.naming import free_folder
+
+    free_folder(name, settings.home)
+    backend.open_knowledge_base(settings, name, create=True).close()
+
+
+def rename(settings: Settings, old: str, new: str) -> None:
+    """Give a knowledge base another name; errors as `glm_rag.knowledge.transfer.rename`."""
+    from glm_rag.knowledge.transfer import rename as rename_in
+
+    rename_in(old, new, settings.home)
+
+
+def delete(settings: Settings, name: str) -> None:
+    """Delete a knowledge base, and those of its files that were uploaded here.
+
+    Raises:
+        KnowledgeBaseError: somebody is writing into it, or no permission.
+    """
+    from glm_rag.knowledge.base import delete_knowledge_base
+
+    try:
+        sources = list(session.knowledge_base(settings, name).known_sources())
+    except Exception:  # noqa: BLE001 - a damaged one can be deleted, too; its files stay
+        sources = []
+    delete_knowledge_base(name, settings.home)
+    for source in sources:
+        _delete_upload(settings, source)
+
+
+def remove(settings: Settings, kb: str, source: str) -> None:
+    """Remove a document; a file that was uploaded here goes, too, all others stay."""
+    session.knowledge_base(settings, kb).remove(source)
+    _delete_upload(settings, source)
+
+
+def forget_failure(settings: Settings, kb: str, source: str) -> None:
+    """Take a failure off the list; its file goes if it was uploaded here and is in no document."""
+    opened = session.knowledge_base(settings, kb)
+    opened.clear_failure(source)
+    if opened.get_document(source) is None:
+        _delete_upload(settings, source)
+
+
+def uploaded_file(settings: Settings, source: str) -> Path | None:
+    """The file of a source if the page keeps it in its own folder of uploads."""
+    path = file_of(source)
+    uploads = Path(os.path.realpath(settings.home / "uploads"))
+    inside = path is not None and Path(os.path.realpath(path)).is_relative_to(uploads)
+    return path if inside else None
+
+
+def file_of(source: str) -> Path | None:
+    """The file a document was read from; of a member, the archive or mail."""
+    from glm_rag_ingest.prune import path_of
+
+    return path_of(source)
+
+
+def _delete_upload(settings: Settings, source: str) -> None:
+    if "#" in source:  # a member: the file belongs to its container
+        return
+    path = uploaded_file(settings, source)
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- folders of the server
+
+
+def allowed_folder(text: str, allowed: Sequence[Path]) -> Path:
+    """The real folder or file behind what was typed.
+
+    Raises:
+        ConfigError: `outside` the allowed ones, wherever links and `..` lead, or `missing`.
+    """
+    folders = [Path(os.path.realpath(folder)) for folder in allowed]
+    try:
+        path = Path(os.path.realpath(expand_user(text.strip())))
+    except ValueError as error:  # a NUL
+        raise ConfigError("outside") from error
+    # Also of what is not there: whether a file exists elsewhere is nobody's business.
+    if not text.strip() or not any(path.is_relative_to(folder) for folder in folders):
+        raise ConfigError("outside")
+    if not path.exists():
+        raise ConfigError("missing")
+    return path
