@@ -1,5 +1,7 @@
 """Settings, the first start and the menu, in process, over a scripted backend."""
 
+from types import SimpleNamespace
+
 import pytest
 from test_page import button, page, shown
 
@@ -8,7 +10,7 @@ from glm_rag.conversations import ConversationStore
 from glm_rag.diagnosis import Finding
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelError
 from glm_rag.machine import look
-from glm_rag_ui import access, gate, session
+from glm_rag_ui import access, gate, session, shell
 from glm_rag_ui import backend as seam
 
 PROFILE = "0123456789abcdef" * 2
@@ -276,3 +278,24 @@ def test_one_line_for_each_loaded_model(backend):
     hotter = session.settings(None, {"generation.temperature": 0.5})
     assert session.waiting_line(first) is session.waiting_line(hotter)
     assert session.waiting_line(first) is not session.waiting_line(other)
+
+
+def test_a_script_without_a_server_counts_as_connected():
+    assert session.is_connected()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_browser_is_there_as_long_as_its_session_is_active(monkeypatch, there):
+    runtime = SimpleNamespace(is_active_session=lambda name: there and name == "s1")
+    monkeypatch.setattr(session.st.runtime, "exists", lambda: True)
+    monkeypatch.setattr(session.st.runtime, "get_instance", lambda: runtime)
+    context = SimpleNamespace(session_id="s1")
+    monkeypatch.setattr(session, "get_script_run_ctx", lambda **_options: context)
+    assert session.is_connected() is there
+
+
+def test_links_keep_language_and_knowledge_base(visitor, monkeypatch):
+    kept = {"language": "zh", "kb": "a b&c"}
+    monkeypatch.setattr(shell.st, "session_state", kept)
+    assert shell.link("document", source="x y") == "document?lang=zh&kb=a+b%26c&source=x+y"
+    assert shell.link("chat") == "./?lang=zh&kb=a+b%26c"

@@ -75,9 +75,11 @@ def send(door, path="/", *, query="", method="GET", cookies=None, body=b"", kind
 def waits(monkeypatch):
     """How long wrong guesses had to wait; nobody really waits."""
     slept = []
+    pause = asyncio.sleep
 
     async def sleep(seconds):
         slept.append(seconds)
+        await pause(0)
 
     monkeypatch.setattr(gate.asyncio, "sleep", sleep)
     return slept
@@ -177,9 +179,19 @@ def test_guesses_of_one_address_at_once_wait_for_each_other(waits):
     async def together():
         return await asyncio.gather(*(door.is_right("wrong", "10.0.0.9") for _ in range(5)))
 
-    asyncio.run(together())
+    assert asyncio.run(together()) == [False] * 5
     assert waits == [1.0, 2.0, 4.0, 8.0]
-    assert set(door.turns) == {"10.0.0.9"}
+
+
+def test_a_flood_of_guesses_is_not_looked_at(waits):
+    door = gate.Doorkeeper(TOKEN)
+
+    async def flood():
+        await door.is_right("wrong", "10.0.0.9")
+        return await asyncio.gather(*(door.is_right(TOKEN, "10.0.0.9") for _ in range(100)))
+
+    assert sum(asyncio.run(flood())) == door.waiting
+    assert not door.queues
 
 
 def test_a_pass_of_another_token_does_not_open(closed):
@@ -215,8 +227,9 @@ def test_a_profile_that_we_did_not_make_is_replaced(open_, forged):
     assert gate.is_profile(kept)
 
 
-def test_parts_of_the_page_are_passed_on_as_they_are(open_):
-    reply = send(open_, "/static/js/index.js", accept="*/*")
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+def test_parts_and_files_of_the_page_are_passed_on_as_they_are(open_, accept):
+    reply = send(open_, "/static/js/index.js", accept=accept)
     assert reply.body == PAGE
     assert not reply.cookies
     assert reply.headers["etag"] == "x"
