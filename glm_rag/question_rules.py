@@ -31,8 +31,8 @@ _EMPTY_HEADING = re.compile(
     r"(?:table of )?contents?|introduction|overview|summary|abstract|conclusions?|references|index|"
     r"bibliography|appendix.*|annex.*|notes?|figures?|tables?|preface|foreword|about|general|other|"
     r"miscellaneous|background|(?:chapter|section|part|article|item|page|sheet|book)\b.*|"
-    r"frequently asked questions.*|faq.*|license|usage|todo|example|examples|"
-    r"目录|前言|序|引言|简介|概述|摘要|总结|结论|附录.*|附则|总则|参考文献|致谢|其他|备注|说明|背景|介绍|"
+    r"(?:frequently asked )?questions?.*|faq.*|license|usage|todo|example|examples|"
+    r"目录|前言|序|引言|简介|概述|摘要|总结|结论|结语|引用|附录.*|附则|总则|参考文献|致谢|其他|备注|说明|背景|介绍|"
     r"第.{1,4}[章节条部分].*|常见问题.*",
     re.IGNORECASE,
 )
@@ -68,8 +68,8 @@ _ENGLISH: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "When {v} {s} {p}?"),
         (rf"{_SUBJECT} is {_ON}", "When is {s}?"),
         (rf"{_SUBJECT} (?:is|are) located (?:in|at|on)", "Where is {s} located?"),
-        (rf"(?!The |An? ){_SUBJECT} (?P<v>is) (?:an?|the) (?!same|first|last|only|best|most)[a-z]",
-         "What {v} {s}?"),
+        (r"(?P<s>[A-Za-z][\w-]+) is (?:an?|the) (?!same|first|last|only|best|most)[a-z]",
+         "What is {s}?"),
     )
 )  # fmt: skip
 _TOPIC = r"(?P<s>[\u4e00-\u9fff]{2,10})"
@@ -90,7 +90,9 @@ _CHINESE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _LEANS = re.compile(
     r"(?:the (?:first|second|last|same|other|following|above|result|reason|former|latter)|it|its|"
     r"he|she|they|this|that|these|those|there|here|such|each|if|when|you|your|we|our|i|my|all|"
-    r"some|any|no|not|one|what|as|in|on|at|for|to|by|from|with|after|before|during)\b"
+    r"some|any|no|not|one|what|as|in|on|at|for|to|by|from|with|after|before|during|and|but|or|so|yet|"
+    r"nor|above|below|between|besides|beside|where|who|which|whose|how|why|while|although|unless|"
+    r"until|since|because|today|then|now|also|only|even|still|perhaps)\b"
     r"|[它他她这那此该其本我你您]|(?:因此|所以|但|而|同时|此外|例如|如果|每|各|可|须|应|请)",
     re.IGNORECASE,
 )
@@ -125,14 +127,21 @@ def _is_fit(question: str) -> bool:
 
 
 def _asked(text: str) -> Iterator[str]:
-    """Questions on a line of their own, with an answer below."""
+    """Questions on lines of their own with answers below: marked as such, or several of them.
+
+    A single one without a mark may be talk in a novel.
+    """
     lines = text.splitlines()
+    found: list[tuple[str, bool]] = []
     for number, line in enumerate(lines):
-        question = line[_LABEL.match(line).end() :].strip("* \t")  # type: ignore[union-attr]
+        label = _LABEL.match(line)
+        begin = label.end() if label else 0
+        question = line[begin:].strip("* \t")
         below = " ".join(lines[number + 1 : number + 3]).strip()
         is_answered = len(below) >= _MIN_ANSWER and not below.endswith(("?", "？"))
         if question.endswith(("?", "？")) and _ASKS.match(question) and is_answered:
-            yield question
+            found.append((question, bool(line[:begin].strip()) or question[0] > "\u3400"))
+    yield from (question for question, is_marked in found if is_marked or len(found) > 1)
 
 
 def _turned_around(text: str) -> Iterator[str]:
@@ -177,11 +186,14 @@ def _of_heading(heading: str) -> Iterator[str]:
         elif len(heading) <= 14:
             yield f"关于{heading}，我需要了解什么？"
         return
-    words = heading.split()
+    if heading.lower().startswith("how to "):
+        yield f"How do I {heading[7:]}?"
+        return
+    words = (heading.lower() if heading.isupper() and " " in heading else heading).split()
+    if not query_terms(words[0]):
+        return  # "On Windows" is no topic
     is_small = len(words) <= 6 and not any(word[0].isupper() for word in words[1:])
     if is_small and words[0][1:].islower():
         words[0] = words[0].lower()
-    if heading.lower().startswith("how to "):
-        yield f"How do I {' '.join(words[2:])}?"
-    elif len(words) <= 6 and not _ASKS.match(heading):
+    if len(words) <= 6 and not _ASKS.match(heading):
         yield f"What should I know about {' '.join(words)}?"
