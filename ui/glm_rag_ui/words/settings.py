@@ -33,7 +33,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Chinese and English, best for shorter documents. 16 GB of memory or a GPU.",
         "中英双语，更适合较短的文档。需要 16 GB 内存或显卡。",
     ),
-    "model_size": ("{size} to download", "需下载 {size}"),
+    "model_size": ("{size} to download.", "需下载 {size}。"),
     "model_here": ("on this computer", "已在本机"),
     "model_license": ("Licence: {name}", "许可协议：{name}"),
     "model_accept": (
