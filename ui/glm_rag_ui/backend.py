@@ -121,9 +121,11 @@ def check_settings(settings: Settings) -> None:
 
     build_llm(settings)
     build_reranker(settings)
-    if has_model(settings):
+    try:
         folder = resolve(settings.model.name, settings.models_dir)
-        ModelConfig.from_folder(folder).quantized(settings.model.quantize)
+    except ModelNotFoundError:
+        return
+    ModelConfig.from_folder(folder).quantized(settings.model.quantize)
 
 
 def machine(settings: Settings) -> tuple[Machine, list[Finding]]:

@@ -32,6 +32,7 @@ PROFILE_COOKIE = "glm_rag_profile"
 PROFILE_PATH = "/glm-rag/profile/"
 TOKEN_PATH = "/glm-rag/token"
 HEALTH_PATH = "/_stcore/health"
+_PARTS = ("/_stcore/", "/media/", "/static/", "/component/", "/app/")
 COOKIE_SECONDS = 400 * 24 * 3600  # browsers keep none longer
 
 # The page loads nothing from elsewhere, and this makes the browser refuse to. Streamlit compiles
@@ -44,6 +45,7 @@ POLICY = "; ".join(
         "img-src 'self' data: blob:",
         "media-src 'self' data: blob:",
         "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
         "worker-src 'self' blob:",
         "frame-src 'self' blob: data:",
         "object-src 'none'",
@@ -97,9 +99,11 @@ class Doorkeeper:
 
     token: str
     delay: float = 0.5
+    waiting: int = 5
     longest: float = 30.0
     failures: OrderedDict[str, int] = field(default_factory=OrderedDict)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    queues: dict[str, int] = field(default_factory=dict)
 
     def pass_(self) -> str:
         """What a browser keeps instead of the token: it opens the page, but does not tell it."""
@@ -110,7 +114,19 @@ class Doorkeeper:
         return not self.token or hmac.compare_digest((kept or "").encode(), self.pass_().encode())
 
     async def is_right(self, token: str, address: str) -> bool:
-        """Look at a guess."""
+        """Look at a guess; where too many of one address wait already, it counts as wrong."""
+        queue = self.queues.get(address, 0)
+        if queue >= self.waiting:
+            return False
+        self.queues[address] = queue + 1
+        try:
+            return await self._look(token, address)
+        finally:
+            self.queues[address] -= 1
+            if not self.queues[address]:
+                del self.queues[address]
+
+    async def _look(self, token: str, address: str) -> bool:
         async with self.turns.setdefault(address, asyncio.Lock()):
             if failed := self.failures.get(address, 0):
                 await asyncio.sleep(min(self.delay * 2 ** min(failed, 16), self.longest))
@@ -242,8 +258,10 @@ class Frame:
 
 
 def _is_page(request: Request) -> bool:
-    """Whether a browser wants to show the answer, not to load a part of a page."""
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    """Whether a browser wants to show the answer as a page, not to load a part or a file of one."""
+    if request.method != "GET" or request.url.path.startswith(_PARTS):
+        return False
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _is_own(request: Request) -> bool:

@@ -257,16 +257,16 @@ def waiting(t: Translate, line: str = "") -> str:
     return f'<p class="gr-waiting" role="status">{words}<i></i><i></i><i></i></p>'
 
 
-def opens_at_the_end(name: str) -> str:
-    """Style sheet that brings the end of a conversation into view, once for each `name`.
+def scroll_to(selector: str, name: str, block: str = "center") -> str:
+    """Script that brings an element into view, once for each `name`.
 
-    An animation begins when its name is new: it snaps to the end for a moment, after that the
-    reader scrolls freely.
+    Only words of our own stand in it; `name` is cut down to letters and digits. Streamlit runs a
+    script when its text is new, so drawing the page anew leaves the reader where he is.
     """
-    name = re.sub(r"[^0-9a-z]", "", name)
+    mark = re.sub(r"[^0-9A-Za-z]", "", name)
     return (
-        f"<style>@keyframes gr-end-{name} {{ from, to {{ scroll-snap-type: y mandatory; }} }}"
-        f".stMain {{ animation: gr-end-{name} 0.8s; }}</style>"
+        f"<script>/* {mark} */ for (const wait of [0, 250]) setTimeout(() => document"
+        f".querySelector('{selector}')?.scrollIntoView({{block: '{block}'}}), wait)</script>"
     )
 
 

@@ -23,7 +23,7 @@ from glm_rag.types import (
 from glm_rag_ui import backend, evidence, failures, render, session, shell, uploads
 from glm_rag_ui.shell import Visit
 from glm_rag_ui.uploads import Upload
-from glm_rag_ui.views import conversations, turns
+from glm_rag_ui.views import conversations, turns, welcome
 
 if TYPE_CHECKING:
     from streamlit.elements.widgets.chat import ChatInputValue
@@ -43,16 +43,17 @@ class Request:
 
 def page(visit: Visit) -> None:
     """Draw the page."""
-    ready = backend.has_model(visit.settings)
+    if not backend.has_model(visit.settings):
+        welcome.page(visit)
+        return
     stock = stock_of(visit)
     filled = stock is not None and stock.num_documents > 0
     # Named here, the place is ours to scroll: by itself Streamlit glides to the end of the page
     # whenever a source is opened. The style sheet follows an answer while it is written.
     with st.bottom:
         said = st.chat_input(
-            _placeholder(visit, ready=ready, filled=filled),
+            visit.t("ask_placeholder", kb=visit.kb) if filled else visit.t("ask_empty"),
             key="question",
-            disabled=not ready,
             submit_mode="stop",
             accept_file="multiple",
             file_type=list(uploads.FILE_TYPES),
@@ -67,9 +68,7 @@ def page(visit: Visit) -> None:
         conversations.panel(visit, conversation.id if conversation else None)
         side(visit, stock)
     if not (before or turn):
-        welcome(visit, stock, ready=ready)
-    if conversation is not None:
-        st.html(render.opens_at_the_end(conversation.id))
+        before_the_first(visit, stock)
     for number, earlier in enumerate(before, 1):
         turns.show(visit, earlier, last=turn is None and number == len(before))
     if turn is not None:
@@ -78,12 +77,9 @@ def page(visit: Visit) -> None:
         only_files(visit, request.files)
     elif report := _reports().get(visit.kb):
         st.html(evidence.report(report, visit.t))
-
-
-def _placeholder(visit: Visit, *, ready: bool, filled: bool) -> str:
-    if not ready:
-        return visit.t("ask_no_model")
-    return visit.t("ask_placeholder", kb=visit.kb) if filled else visit.t("ask_empty")
+    if conversation is not None:
+        end = render.scroll_to(".gr-end", conversation.id, "end")
+        st.html(end, unsafe_allow_javascript=True)
 
 
 def stock_of(visit: Visit) -> KnowledgeBaseInfo | None:
@@ -137,15 +133,13 @@ def side(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
         st.html(f'<p class="gr-foot">{t("model")} <b>{name}</b>{small}<br>{t("local")}</p>')
 
 
-def welcome(visit: Visit, stock: KnowledgeBaseInfo | None, *, ready: bool) -> None:
-    """What has to be done before the first question, or what could be asked."""
-    if not ready:
-        model_panel(visit)
-    elif stock is None or not stock.num_documents:
+def before_the_first(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
+    """What could be asked, or how documents get here."""
+    if stock is None or not stock.num_documents:
         empty_panel(visit)
-    else:
-        st.html(render.hero(visit.kb, visit.t("documents", n=stock.num_documents), visit.t))
-        suggest(visit, stock)
+        return
+    st.html(render.hero(visit.kb, visit.t("documents", n=stock.num_documents), visit.t))
+    suggest(visit, stock)
 
 
 def suggest(visit: Visit, stock: KnowledgeBaseInfo) -> None:
@@ -172,29 +166,6 @@ def suggest(visit: Visit, stock: KnowledgeBaseInfo) -> None:
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _suggested(state: str, language: Language, _kb: KnowledgeBase) -> tuple[str, ...]:
     return tuple(suggestions.suggest_questions(_kb, language))
-
-
-def model_panel(visit: Visit) -> None:
-    """Say which model is missing and offer to fetch the small one."""
-    t = visit.t
-    name = visit.settings.model.name
-    command = f"glm-rag model pull {name}"
-    st.html(
-        render.panel(
-            t("no_model"),
-            t("no_model_text", name=name),
-            t("no_model_small"),
-            label=t("no_model_shell"),
-            code=command,
-        )
-    )
-    if st.button(t("pull_button"), type="primary", icon=":material/download:"):
-        bar = st.progress(0.0, text=t("pulling"))
-        for step, done, total in backend.pull_model(visit.settings, backend.SMALL_MODEL):
-            words = t("converting") if step == "converting" else t("pulling")
-            bar.progress(min(done / total, 1.0) if total else 0.0, text=words)
-        st.session_state["model"] = backend.SMALL_MODEL
-        st.rerun()
 
 
 def empty_panel(visit: Visit) -> None:

@@ -65,6 +65,9 @@ def text(document: ExtractedDocument, place: Place, t: Translate) -> None:
     part = chosen if name == place else reader.around(whole, passage)
     st.html(reader.text_part(document, part, passage, t))
     begin, stop = part
+    if passage[0] < passage[1]:
+        found = render.scroll_to("mark#passage", f"{begin} {passage[0]} {place.source}")
+        st.html(found, unsafe_allow_javascript=True)
     if stop - begin >= len(whole):
         return
     with st.container(horizontal=True, vertical_alignment="center", key="parts"):

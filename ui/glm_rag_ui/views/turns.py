@@ -80,7 +80,10 @@ def watch(visit: Visit, answer: Answering) -> None:
     try:
         _follow(answer, place, visit.t)
     except StopException:
-        answer.stop()
+        # A script is stopped by the button, and where its browser has gone: that may be a reload,
+        # so the answer goes on for a moment.
+        if session.is_connected():
+            answer.stop()
         raise
     place.html(html(answer.turn, visit.t, shell.link, unsaved=answer.unsaved is not None))
     # The page follows only while the script runs: let it reach the end of the finished answer.
