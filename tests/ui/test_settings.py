@@ -91,6 +91,20 @@ def test_reset_brings_the_defaults_back(visitor):
     assert "settings" not in visitor()
 
 
+def test_a_cross_encoder_is_named_first_and_chosen_then(visitor):
+    test = tab(settings_page(), "Search and evidence")
+    widget(test, "set-retrieval.rerank").set_value("cross-encoder").run()
+    assert "nothing was changed" in shown(test)
+    widget(test, "set-retrieval.rerank_model").set_value("my-encoder").run()
+    assert widget(test, "set-retrieval.rerank_model").value == "my-encoder"
+    widget(test, "set-retrieval.rerank").set_value("cross-encoder").run()
+    assert "nothing was changed" not in shown(test)
+    assert visitor()["settings"] == {
+        "retrieval.rerank": "cross-encoder",
+        "retrieval.rerank_model": "my-encoder",
+    }
+
+
 def tab(test, name):
     test.session_state["tabs-en"] = name
     return test.run()

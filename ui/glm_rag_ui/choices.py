@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from glm_rag.config import Settings
 
+RERANK_MODEL = "retrieval.rerank_model"
 THRESHOLD = "retrieval.threshold"
 # Logits: at either end nearly everything or nothing is answered (docs/retrieval.md).
 THRESHOLD_REACH = 4.0
@@ -59,7 +60,7 @@ CHOICES: tuple[Choice, ...] = (
         "one_of",
         ("none", "likelihood", "cross-encoder"),
     ),
-    Choice("retrieval.rerank_model", "rerank_model", "retrieval", "text"),
+    Choice(RERANK_MODEL, "rerank_model", "retrieval", "text"),
 )
 
 
@@ -73,6 +74,15 @@ def with_choice(kept: Mapping[str, Any], base: Settings, key: str, value: object
     """A profile's choices with one more; what is as the server has it is not kept."""
     others = {name: kept[name] for name in kept if name != key}
     return others if value == read(base, key) else {**others, key: value}
+
+
+def in_effect(kept: Mapping[str, Any], base: Settings) -> dict[str, Any]:
+    """A profile's choices as they go together: a cross-encoder's name counts only with it."""
+    chosen = dict(kept)
+    rerank = chosen.get("retrieval.rerank", base.retrieval.rerank)
+    if rerank != "cross-encoder" and chosen.get(RERANK_MODEL, base.retrieval.rerank_model):
+        chosen[RERANK_MODEL] = ""
+    return chosen
 
 
 def model_title(name: str) -> str:

@@ -1,13 +1,15 @@
 """What a profile keeps of the settings, and how it is shown."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from glm_rag.config import Settings, load_config
 from glm_rag.diagnosis import Finding
+from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.machine import Machine
-from glm_rag_ui import access, choices, gate, machine_table, session
+from glm_rag_ui import access, backend, choices, gate, machine_table, session
 from glm_rag_ui.choices import CHOICES
 from glm_rag_ui.i18n import TEXTS, translator
 
@@ -42,10 +44,46 @@ def test_only_what_differs_is_kept():
 
 def test_a_threshold_counts_for_its_knowledge_base_only(home):
     kept = {"settings": {"retrieval.k": 3}, "thresholds": {"law": 1.5}}
-    law = session.settings(None, session.overrides(kept, "law"))
-    other = session.settings(None, session.overrides(kept, "other"))
+    law = session.settings(None, session.overrides(kept, "law", BASE))
+    other = session.settings(None, session.overrides(kept, "other", BASE))
     assert (law.retrieval.threshold, law.retrieval.k) == (1.5, 3)
     assert other.retrieval.threshold == load_config().retrieval.threshold
+
+
+def test_the_name_of_a_cross_encoder_counts_only_with_it():
+    name = {choices.RERANK_MODEL: "my-encoder"}
+    assert choices.in_effect(name, BASE) == {choices.RERANK_MODEL: ""}
+    both = {**name, "retrieval.rerank": "cross-encoder"}
+    assert choices.in_effect(both, BASE) == both
+    server = load_config(None, overrides=both)
+    assert choices.in_effect({"retrieval.rerank": "none"}, server)[choices.RERANK_MODEL] == ""
+    assert choices.in_effect({}, server) == {}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"retrieval.rerank": "cross-encoder"},
+        {choices.RERANK_MODEL: "my-encoder"},
+    ],
+)
+def test_what_does_not_go_together_is_found_before_it_is_kept(home, chosen):
+    with pytest.raises(GlmRagError):
+        backend.check_settings(load_config(None, overrides=chosen))
+
+
+def test_a_model_that_is_not_here_yet_may_be_chosen(home):
+    backend.check_settings(load_config(None, overrides={"model.name": "chatglm2-6b-32k"}))
+
+
+def test_weights_cannot_be_rounded_twice(home, smollm2):
+    folder = home / "models" / "mine"
+    folder.mkdir(parents=True)
+    config = json.loads((smollm2 / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_bit": 4}))
+    mine = {"model.name": "mine", "model.quantize": "int8"}
+    with pytest.raises(ConfigError, match="quantize"):
+        backend.check_settings(load_config(None, overrides=mine))
 
 
 def test_kept_choices_that_cannot_be_used_any_more_do_not_close_the_page(home):
