@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from glm_rag.citations import align
 from glm_rag.engine.loop_guard import TextLoopGuard, without_loop
 from glm_rag.grounding import REFUSAL_SENTENCE, is_refusal, refusal
+from glm_rag.marking import Marker
 from glm_rag.messages import TOKEN_IDS
 from glm_rag.prompting import build_turns, render_passages
 from glm_rag.types import (
     Answer,
+    AnswerDelta,
     ChatTurn,
     Citation,
     FinishReason,
@@ -27,7 +28,6 @@ from glm_rag.types import (
     Usage,
     WindowReport,
 )
-from glm_rag.unsupported import find_unsupported
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -76,6 +76,10 @@ class AnswerRun:
     finish_reason: FinishReason = "stop"
     num_prompt_tokens: int = 0
     report: WindowReport | None = None
+    # What of the text is marked, and how many of the marks were handed out; None before the
+    # passages are chosen.
+    marker: Marker | None = None
+    num_told: tuple[int, int] = (0, 0)
     # For models that do not watch themselves; None where the model has a guard of its own.
     guard: TextLoopGuard | None = None
 
@@ -126,15 +130,15 @@ class AnswerRun:
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Record the seconds of a step."""
+        """Record the seconds of a step, added up where it is taken several times."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.timings[step] = time.perf_counter() - start
+            self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
 
-    def add(self, chunk: BaseMessage) -> str:
-        """Take in a chunk of the model's stream and return its text."""
+    def add(self, chunk: BaseMessage) -> AnswerDelta | None:
+        """Take in a chunk of the model's stream; its text with the marks that it completed."""
         text = str(chunk.text)
         if text and "first_token" not in self.timings:
             self.timings["first_token"] = time.perf_counter() - self.started
@@ -142,7 +146,12 @@ class AnswerRun:
         self._read_metadata(chunk)
         if self.guard is not None and self.guard.push(text):
             self.finish_reason = "repetition"
-        return text
+        if not text:
+            return None
+        if self.marker is not None:
+            with self.timed("cite"):
+                self.marker.push(text)
+        return self._delta(text)
 
     @property
     def loops(self) -> bool:
@@ -157,6 +166,11 @@ class AnswerRun:
         self.text += refusal(self.language, self.documents)
         return self.text
 
+    def last_delta(self) -> AnswerDelta:
+        """The marks that are still missing, and the answer."""
+        answer = self.finish()
+        return self._delta("", answer)
+
     def finish(self) -> Answer:
         """The answer, with citations unless it abstained; what a loop repeated is left out."""
         if self.loops:
@@ -164,12 +178,7 @@ class AnswerRun:
         if not self.reason and is_refusal(self.text):
             self.reason = "the model found no answer in the passages"
         with self.timed("cite"):
-            citations = (
-                ()
-                if self.reason
-                else align(self.text, self.context.passages, question=self.searched.text)
-            )
-            unsupported = () if self.reason else self._unsupported(citations)
+            citations, unsupported = self._marks()
         self.timings["total"] = time.perf_counter() - self.started
         asked = ChatTurn("user", self.question, prompt=self.prompt, passages=self.added)
         reply = ChatTurn("assistant", self.text, self.token_ids)
@@ -206,9 +215,23 @@ class AnswerRun:
             "decision": declined if self.reason else "answered",
         }
 
-    def _unsupported(self, citations: Sequence[Citation]) -> tuple[Unsupported, ...]:
-        passages, question = self.context.passages, self.searched.text
-        return find_unsupported(self.text, passages, citations, question=question)
+    def _marks(self) -> tuple[tuple[Citation, ...], tuple[Unsupported, ...]]:
+        """Those of the whole text."""
+        if self.marker is None or self.reason:
+            return (), ()
+        self.marker.finish(self.text)
+        return tuple(self.marker.citations), tuple(self.marker.unsupported)
+
+    def _delta(self, text: str, answer: Answer | None = None) -> AnswerDelta:
+        """A piece with the marks that were not handed out yet."""
+        if self.marker is None or self.reason:
+            return AnswerDelta(text, answer)
+        citations, unsupported = self.marker.citations, self.marker.unsupported
+        cited, doubted = self.num_told
+        self.num_told = len(citations), len(unsupported)
+        return AnswerDelta(
+            text, answer, tuple(citations[cited:]), tuple(unsupported[doubted:])
+        )
 
     def _read_metadata(self, chunk: BaseMessage) -> None:
         counts: Any = getattr(chunk, "usage_metadata", None)

@@ -17,6 +17,7 @@ from glm_rag.counting import TokenCounter, context_window
 from glm_rag.engine.loop_guard import TextLoopGuard
 from glm_rag.errors import ConfigError, ContextWindowError
 from glm_rag.grounding import answered_turns, judge
+from glm_rag.marking import Marker
 from glm_rag.messages import to_messages
 from glm_rag.packing import pack
 from glm_rag.rewriting import MAX_TOKENS, accepted, asks_model, by_rule, greedy_options, request
@@ -78,7 +79,8 @@ class Assistant:
                 the window.
 
         Yields:
-            Pieces of text; the last delta has no text and carries the `Answer`. An answer that
+            Pieces of text, with the marks of the sentences that they completed; the last delta
+            has no text and carries the `Answer`. An answer that
             repeats itself is ended (`finish_reason` repetition). What was streamed cannot be
             taken back, but `Answer.text` holds the repeated part once.
 
@@ -97,13 +99,13 @@ class Assistant:
         if prompt:
             with run.timed("generate"), closing(_generator(self.llm.stream(prompt))) as chunks:
                 for chunk in chunks:
-                    if text := run.add(chunk):
-                        yield AnswerDelta(text)
+                    if delta := run.add(chunk):
+                        yield delta
                     if run.loops:
                         break
         if rest := run.complete():
             yield AnswerDelta(rest)
-        yield AnswerDelta("", run.finish())
+        yield run.last_delta()
 
     async def aask(self, question: str, *, history: History | None = None) -> Answer:
         """`ask` for asyncio; cancelling it stops the model."""
@@ -133,13 +135,13 @@ class Assistant:
             with run.timed("generate"):
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
-                        if text := run.add(chunk):
-                            yield AnswerDelta(text)
+                        if delta := run.add(chunk):
+                            yield delta
                         if run.loops:
                             break
         if rest := run.complete():
             yield AnswerDelta(rest)
-        yield AnswerDelta("", await asyncio.to_thread(run.finish))
+        yield await asyncio.to_thread(run.last_delta)
 
     # ------------------------------------------------------------ steps
 
@@ -204,6 +206,7 @@ class Assistant:
             )
         turns = run.turns(run.render(run.added), run.history)
         run.prompt = turns[-1].text
+        run.marker = Marker(run.context.passages, run.searched.text)
         run.num_prompt_tokens = run.counter.prompt(turns)
         return to_messages(turns)
 

@@ -67,20 +67,29 @@ def align(answer: str, passages: Sequence[Passage], *, question: str = "") -> tu
             document's `start` in its metadata (0 where it has none).
         question: lets short answers be told apart.
     """
-    asked = stems(query_terms(question))
-    windows = [window for passage in passages for window in windows_of(passage, asked)]
-    citations = []
-    sentences = sentence_spans(answer)
-    for start, end in sentences:
+    aligner = Aligner(passages, question=question)
+    spans = sentence_spans(answer)
+    found = (aligner.cite(answer, span, alone=len(spans) == 1) for span in spans)
+    return tuple(citation for citation in found if citation is not None)
+
+
+class Aligner:
+    """Passages prepared once, to cite sentence after sentence; arguments as of `align`."""
+
+    def __init__(self, passages: Sequence[Passage], *, question: str = "") -> None:
+        self._asked = stems(query_terms(question))
+        self._windows = [window for p in passages for window in windows_of(p, self._asked)]
+
+    def cite(self, answer: str, span: tuple[int, int], *, alone: bool) -> Citation | None:
+        """The best support of the sentence at `span`; `alone`: it is the whole answer."""
+        start, end = span
         if answer[end - 1] in "?？":
-            continue  # a question claims nothing
-        if len(sentences) > 1 and _LIST_NUMBER.fullmatch(answer, start, end):
-            continue
+            return None  # a question claims nothing
+        if not alone and _LIST_NUMBER.fullmatch(answer, start, end):
+            return None
         claim, hints = _claim(answer[start:end])
-        found = _best_support(claim, windows, asked, hints)
-        if found is not None:
-            citations.append(_citation(found, start, end))
-    return tuple(citations)
+        found = _best_support(claim, self._windows, self._asked, hints)
+        return None if found is None else _citation(found, start, end)
 
 
 def _claim(sentence: str) -> tuple[Text, frozenset[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from glm_rag.text import fold, sentence_spans
@@ -88,10 +89,21 @@ def refusal(language: Language, nearest: Sequence[Document]) -> str:
 def is_refusal(text: str) -> bool:
     """Whether an answer begins like one of our refusals, or is nothing but one in other words."""
     said = _letters(text)
-    beginnings = (*REFUSAL_SENTENCE.values(), *_NOTHING_FOUND.values(), *_TOO_LITTLE.values())
-    if any(said.startswith(_letters(_FIRST_SENTENCE.split(text)[0])) for text in beginnings):
+    if any(said.startswith(beginning) for beginning in _beginnings()):
         return True
     return len(sentence_spans(text)) == 1 and _OTHER_REFUSAL.match(text.strip()) is not None
+
+
+def may_become_refusal(text: str) -> bool:
+    """Whether an answer of several sentences that begins so may be, or become, a refusal."""
+    said = _letters(text)
+    return any(b.startswith(said) or said.startswith(b) for b in _beginnings())
+
+
+@cache
+def _beginnings() -> tuple[str, ...]:
+    texts = (*REFUSAL_SENTENCE.values(), *_NOTHING_FOUND.values(), *_TOO_LITTLE.values())
+    return tuple(_letters(_FIRST_SENTENCE.split(text)[0]) for text in texts)
 
 
 def answered_turns(turns: Sequence[ChatTurn]) -> list[ChatTurn]:

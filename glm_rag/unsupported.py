@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from glm_rag.comparison import prepare
 from glm_rag.quantities import Quantity, quantities_in
 from glm_rag.text import detect_language, fold, sentence_spans
-from glm_rag.types import Citation, Passage, Unsupported
+from glm_rag.types import Citation, Language, Passage, Unsupported
 
 # Marks of passages, and numbers of list items, are no claims. The fillers keep every offset.
 _NO_CLAIM = re.compile(r"\[\d{1,3}(?:\s*[,，、]\s*\d{1,3})*\]|(?m:^\s*\d{1,3}[.)、])")
@@ -31,35 +31,58 @@ def find_unsupported(
     the same unit; across languages, whose units differ, the value alone decides. Questions,
     and sentences without an informative word, claim nothing.
     """
-    found = [*_sentences(answer, citations), *_numbers(answer, passages, question)]
-    return tuple(sorted(found, key=lambda item: (item.start, item.end)))
-
-
-def _sentences(answer: str, citations: Sequence[Citation]) -> Iterator[Unsupported]:
     cited = {(citation.answer_start, citation.answer_end) for citation in citations}
-    for start, end in sentence_spans(answer):
-        claims = answer[end - 1] not in "?？" and prepare(_blanked(answer[start:end])).terms
-        if claims and (start, end) not in cited:
-            yield Unsupported(start, end, "sentence")
+    doubter = Doubter(passages, question=question)
+    return tuple(
+        found
+        for span in sentence_spans(answer)
+        for found in doubter.doubts(answer, span, cited=span in cited)
+    )
 
 
-def _numbers(answer: str, passages: Sequence[Passage], question: str) -> Iterator[Unsupported]:
-    language = detect_language(answer)
-    numbers: set[str] = set()
-    pairs: set[tuple[str, str]] = set()
-    for text in (question, *map(_read, passages)):
-        stated = _stated(fold(text))
-        pairs |= {(quantity.number, quantity.unit) for quantity in stated}
-        if detect_language(text) != language:
-            numbers |= {quantity.number for quantity in stated}
-        numbers |= {quantity.number for quantity in stated if not quantity.unit}
-    values = numbers | {number for number, _ in pairs}
-    folded, places = _folded(_blanked(answer))
-    for wanted in _stated(folded):
-        pair = (wanted.number, wanted.unit)
-        held = (pair in pairs or wanted.number in numbers) if wanted.unit else pair[0] in values
-        if wanted.certain and not held:
-            yield Unsupported(places[wanted.start], places[wanted.end - 1] + 1, "number")
+class Doubter:
+    """What passages state, read once, to doubt sentence after sentence."""
+
+    def __init__(self, passages: Sequence[Passage], *, question: str = "") -> None:
+        self._texts = [
+            (detect_language(text), _stated(fold(text)))
+            for text in (question, *map(_read, passages))
+        ]
+        self._held: dict[Language, tuple[set[str], set[tuple[str, str]]]] = {}
+
+    def doubts(self, answer: str, span: tuple[int, int], *, cited: bool) -> list[Unsupported]:
+        """The sentence at `span` unless it is cited, and its strange numbers, in order."""
+        start, end = span
+        sentence = answer[start:end]
+        # A number at the beginning counts the items of a list only where a line begins.
+        begins_line = answer[:start].rstrip(" \t")[-1:] in {"", "\n"}
+        found = list(self._numbers(_blanked(sentence, begins_line=begins_line), start))
+        claims = sentence[-1] not in "?？" and prepare(_blanked(sentence)).terms
+        if claims and not cited:
+            found.append(Unsupported(start, end, "sentence"))
+        return sorted(found, key=lambda item: (item.start, item.end))
+
+    def _numbers(self, sentence: str, start: int) -> Iterator[Unsupported]:
+        numbers, pairs = self._known(detect_language(sentence))
+        values = numbers | {number for number, _ in pairs}
+        folded, places = _folded(sentence)
+        for wanted in _stated(folded):
+            pair = (wanted.number, wanted.unit)
+            held = (pair in pairs or wanted.number in numbers) if wanted.unit else pair[0] in values
+            if wanted.certain and not held:
+                first, last = places[wanted.start], places[wanted.end - 1]
+                yield Unsupported(start + first, start + last + 1, "number")
+
+    def _known(self, language: Language) -> tuple[set[str], set[tuple[str, str]]]:
+        """Numbers that count with any unit, and numbers with their units."""
+        if language not in self._held:
+            numbers: set[str] = set()
+            pairs: set[tuple[str, str]] = set()
+            for spoken, stated in self._texts:
+                pairs |= {(quantity.number, quantity.unit) for quantity in stated}
+                numbers |= {q.number for q in stated if not q.unit or spoken != language}
+            self._held[language] = numbers, pairs
+        return self._held[language]
 
 
 def _stated(folded: str) -> list[Quantity]:
@@ -78,8 +101,10 @@ def _read(passage: Passage) -> str:
     return f"{title}\n{passage.text}"
 
 
-def _blanked(text: str) -> str:
-    return _NO_CLAIM.sub(lambda match: " " * len(match.group()), text)
+def _blanked(sentence: str, *, begins_line: bool = True) -> str:
+    """A sentence with white space in the place of what claims nothing."""
+    before = "\n" if begins_line else "."
+    return _NO_CLAIM.sub(lambda match: " " * len(match.group()), before + sentence)[1:]
 
 
 def _folded(text: str) -> tuple[str, list[int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,9 @@ from glm_rag.types import Answer, AnswerDelta, Citation, ScoredDocument
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
+
+# White space at the end, and what may become the number of a list item.
+_UNDECIDED = re.compile(r"\s+(?:(?<=\n)[ \t]*\d+)?\Z")
 
 # `ask` ends with this code when there was not enough evidence to answer.
 EXIT_ABSTAINED = 3
@@ -244,15 +248,31 @@ def last_answer(deltas: Iterator[AnswerDelta]) -> Answer:
 
 
 def show_stream(deltas: Iterator[AnswerDelta]) -> Answer:
-    """Print an answer as it is made, then its sources."""
+    """Print an answer as it is made, the number of its source behind each sentence, then those."""
+    text, shown = "", 0
     for delta in deltas:
-        sys.stdout.write(delta.text)
+        text += delta.text
+        # A mark comes when the next sentence begins: what stands between the two is held back.
+        held = None if delta.answer else _UNDECIDED.search(text, shown)
+        end = held.start() if held else len(text)
+        sys.stdout.write(_marked(text, shown, end, delta.citations))
         sys.stdout.flush()
+        shown = end
         if delta.answer is not None:
             sys.stdout.write("\n")
             show_sources(delta.answer)
             return delta.answer
     raise AssertionError("a stream ends with its answer")
+
+
+def _marked(text: str, start: int, end: int, citations: Sequence[Citation]) -> str:
+    """The characters `[start, end)` with the marks that belong there."""
+    parts = []
+    for citation in citations:
+        if citation.answer_end >= start:
+            parts.append(f"{text[start : citation.answer_end]}[{citation.index}]")
+            start = citation.answer_end
+    return "".join([*parts, text[start:end]])
 
 
 def show_sources(answer: Answer) -> None:
