@@ -246,6 +246,7 @@ def test_a_restricted_licence_wants_a_yes_first(fresh, visitor, monkeypatch):
 
     monkeypatch.setattr(seam, "pull_model", pull)
     monkeypatch.setattr(seam, "accept_license", lambda _settings, name: accepted.append(name))
+    monkeypatch.setattr(seam, "has_modelscope", lambda: True)
     test = page(lang="zh")
     widget(test, "welcome-model").set_value("chatglm2-6b-32k").run()
     assert button(test, "下载 ChatGLM2-6B-32K").disabled

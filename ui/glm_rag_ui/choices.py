@@ -91,6 +91,11 @@ def model_title(name: str) -> str:
     return "-".join(proper.get(part, part.upper()) for part in name.split("-"))
 
 
+def reflowed(text: str) -> str:
+    """Text with hard line breaks as paragraphs and points that fit any width."""
+    return re.sub(r"\n(?! *- )\s*", " ", text)
+
+
 def in_label(text: str) -> str:
     """Text from outside as it may stand in a widget's label, which Streamlit reads as Markdown."""
     return re.sub(r"([\\`*_{}\[\]()#+.!|~$:<>&-])", r"\\\1", text)

@@ -102,6 +102,12 @@ def test_models_are_called_as_people_write_them():
     assert choices.model_title("chatglm2-6b-32k") == "ChatGLM2-6B-32K"
 
 
+def test_hard_line_breaks_do_not_show_but_points_do():
+    assert choices.reflowed("In short\n(x):\n  - You may\n    use it.\n  - No") == (
+        "In short (x):\n  - You may use it.\n  - No"
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "shown"),
     [
