@@ -37,9 +37,7 @@ _EMPTY_HEADING = re.compile(
     re.IGNORECASE,
 )
 _HEADING_LINE = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
-_HEADING_NUMBER = re.compile(
-    r"^(?:\d+(?:\.\d+)*[.、)]?\s*|[IVX]+[.)]?\s+|[一二三四五六七八九十]+、\s*)"
-)
+_HEADING_NUMBER = re.compile(r"^(?:\d+(?:\.\d+)*[.、)]?\s*|[IVX]+[.)]?\s+|[一二三四五六七八九十]+、\s*)")
 
 _SUBJECT = r"(?P<s>(?:The |An? )?[A-Za-z][\w'’-]*(?: [a-z][\w'’-]*| [A-Z][\w'’-]+){0,4}?)"
 _NUMBER = (
@@ -100,7 +98,9 @@ _LEANS = re.compile(
 )
 
 
-def questions_of(text: str, headings: Sequence[str], title: str = "") -> Iterator[tuple[int, str]]:
+def questions_of(
+    text: str, headings: Sequence[str], title: str = ""
+) -> Iterator[tuple[int, str]]:
     """Questions that a passage answers, each with its rank; 0 is best.
 
     0: asked in the passage itself, with the answer behind it. 1: a sentence turned around. 2: its

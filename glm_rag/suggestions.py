@@ -56,7 +56,9 @@ def suggest_questions(
     return [question for question, is_answered in tried.items() if is_answered]
 
 
-def _in_turn(passages: list[Document], language: Language, seed: int) -> Iterator[tuple[str, str]]:
+def _in_turn(
+    passages: list[Document], language: Language, seed: int
+) -> Iterator[tuple[str, str]]:
     """Questions with their sources: the best of each document, then the second best, and so on.
 
     Within a document kinds of questions are mixed by chance among the equally good ones only.

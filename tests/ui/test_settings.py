@@ -10,7 +10,7 @@ from glm_rag.conversations import ConversationStore
 from glm_rag.diagnosis import Finding
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelError
 from glm_rag.machine import look
-from glm_rag_ui import access, gate, session, shell
+from glm_rag_ui import access, passes, session, shell
 from glm_rag_ui import backend as seam
 
 PROFILE = "0123456789abcdef" * 2
@@ -148,7 +148,7 @@ def test_a_wrong_code_of_a_profile_is_told(visitor):
     button(test, "Use it here").click()
     test.run()
     assert "This is no code" in shown(test)
-    assert not gate.tickets.open
+    assert not passes.tickets.open
 
 
 def test_the_code_of_another_browser_leads_to_its_profile(visitor):
@@ -157,9 +157,9 @@ def test_the_code_of_another_browser_leads_to_its_profile(visitor):
     test.text_input[0].set_value(f" {other.upper()} ")
     button(test, "Use it here").click()
     html = shown(test.run())
-    (name,) = gate.tickets.open
-    assert f'window.location.assign("{gate.PROFILE_PATH}{name}")' in html
-    assert gate.tickets.redeem(name) == other
+    (name,) = passes.tickets.open
+    assert f'window.location.assign("{passes.PROFILE_PATH}{name}")' in html
+    assert passes.tickets.redeem(name) == other
 
 
 def test_a_profile_that_is_not_kept_says_so(visitor, monkeypatch):

@@ -9,7 +9,7 @@ from glm_rag.config import Settings, load_config
 from glm_rag.diagnosis import Finding
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.machine import Machine
-from glm_rag_ui import access, backend, choices, gate, machine_table, session
+from glm_rag_ui import access, backend, choices, machine_table, passes, session
 from glm_rag_ui.choices import CHOICES
 from glm_rag_ui.i18n import TEXTS, translator
 
@@ -167,7 +167,7 @@ def visitor(monkeypatch):
 
 
 def test_the_cookie_names_the_profile(visitor):
-    visitor[gate.PROFILE_COOKIE] = "0123456789abcdef" * 2
+    visitor[passes.PROFILE_COOKIE] = "0123456789abcdef" * 2
     assert access.profile() == "0123456789abcdef" * 2
     assert access.is_remembered()
 
@@ -175,8 +175,8 @@ def test_the_cookie_names_the_profile(visitor):
 @pytest.mark.parametrize("cookie", [None, "", "../x", "0" * 31, "G" * 32])
 def test_without_a_valid_cookie_a_tab_has_a_profile_of_its_own(visitor, cookie):
     if cookie is not None:
-        visitor[gate.PROFILE_COOKIE] = cookie
+        visitor[passes.PROFILE_COOKIE] = cookie
     profile = access.profile()
-    assert gate.is_profile(profile)
+    assert passes.is_profile(profile)
     assert access.profile() == profile
     assert not access.is_remembered()
