@@ -153,6 +153,11 @@ class ConversationStore:
                 (conversation_id, profile),
             )
 
+    def rename_kb(self, old: str, new: str) -> None:
+        """Keep conversations, of all profiles, with a knowledge base that got another name."""
+        with self._file.write() as connection:
+            connection.execute("UPDATE conversations SET kb = ? WHERE kb = ?", (_clean(new), old))
+
     # ------------------------------------------------------------ turns
 
     def add_turn(
