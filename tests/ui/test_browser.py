@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+import ui_fakes
+from glm_rag.samples import handbook_folder
 from ui_browser import (
     ANSWER_MS,
     CHROMIUM,
@@ -19,10 +22,6 @@ from ui_browser import (
     question_line,
     running,
 )
-
-import ui_fakes
-from glm_rag.samples import handbook_folder
-from glm_rag_ui import cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -258,11 +257,11 @@ def looks_harmless(page) -> None:
 
 # ---------------------------------------------------------------- over a scripted assistant
 
-SLOW_SERVER = """
+# Python imports it before anything else, so the true server finds a scripted assistant.
+SITECUSTOMIZE = """
 import ui_fakes
-from streamlit.starlette import App
 from glm_rag import suggestions
-from glm_rag_ui import backend, server
+from glm_rag_ui import backend
 
 fake = ui_fakes.FakeBackend(assistant=ui_fakes.FakeAssistant(delay=0.3))
 fake.bases["handbook"] = ui_fakes.FakeKnowledgeBase([ui_fakes.document_info("a.txt")])
@@ -270,32 +269,21 @@ for name in ("has_model", "list_knowledge_bases", "identity", "open_knowledge_ba
     setattr(backend, name, getattr(fake, name))
 backend.build_assistant = fake.build_assistant
 suggestions.suggest_questions = fake.suggest_questions
-app: App = server.app
 """
 
 
 @pytest.fixture
 def scripted(tmp_path):
     """The address of a page over a scripted assistant, which answers in five seconds."""
-    script = tmp_path / "server.py"
-    script.write_text(SLOW_SERVER)
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    path = [str(tmp_path), str(Path(ui_fakes.__file__).parent), os.environ.get("PYTHONPATH", "")]
     port = free_port()
-    launched = server_command(port)
-    launched[launched.index(str(cli.APP))] = str(script)
-    environment = cli.server_environment(os.environ) | {
-        "PYTHONPATH": os.pathsep.join([str(Path(ui_fakes.__file__).parent), *_python_path()]),
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "GLM_RAG_HOME": str(tmp_path / "home"),
     }
-    with running(launched, port, environment) as url:
+    with running(command(port, "--kb", "handbook"), port, environment) as url:
         yield url
-
-
-def server_command(port: int) -> list[str]:
-    return cli.server_command("127.0.0.1", port, "handbook", None)
-
-
-def _python_path() -> list[str]:
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 SMALL = {"viewport": {"width": 1000, "height": 500}}
