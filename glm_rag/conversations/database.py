@@ -158,9 +158,7 @@ class ConversationFile:
         try:
             yield
         except (sqlite3.DatabaseError, sqlite3.InterfaceError) as error:
-            raise KnowledgeBaseError(
-                explain(error, self.path, if_damaged=_IF_DAMAGED)
-            ) from error
+            raise KnowledgeBaseError(explain(error, self.path, if_damaged=_IF_DAMAGED)) from error
         except OSError as error:
             raise KnowledgeBaseError(
                 f"cannot use {self.path}: {error.strerror}; change its owner or mode, or choose "

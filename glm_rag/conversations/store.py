@@ -127,7 +127,7 @@ class ConversationStore:
                 (conversation_id, profile),
             ).fetchall()
         said = {digest: turn_from_json(message) for digest, message in messages}
-        return Conversation(*found, turns=tuple(_turn(row, said) for row in turns))
+        return Conversation(*found, tuple(_turn(row, said) for row in turns))
 
     def rename(self, profile: str, conversation_id: str, title: str) -> None:
         """Give a conversation a title that stays, whatever is asked.
@@ -247,9 +247,7 @@ class ConversationStore:
 
     # ------------------------------------------------------------ feedback and preferences
 
-    def set_feedback(
-        self, profile: str, turn_id: str, vote: Vote | None, words: str = ""
-    ) -> None:
+    def set_feedback(self, profile: str, turn_id: str, vote: Vote | None, words: str = "") -> None:
         """Keep what the reader thinks of an answer; no vote takes it back, words included."""
         if vote not in {"up", "down", None}:
             raise ConfigError(f"a vote is up, down or None, not {vote!r}")
