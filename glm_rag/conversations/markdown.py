@@ -88,10 +88,16 @@ def _with_marks(answer: Answer, notes: list[str], words: dict[str, str]) -> str:
         note = _note(citation, words)
         if note not in notes:
             notes.append(note)
-        text += _active(answer.text[done : citation.answer_end])
+        text += _behind_mark(answer.text[done : citation.answer_end], text)
         text += f"[^{notes.index(note) + 1}]"
         done = citation.answer_end
-    return (text + _active(answer.text[done:])).strip()
+    return (text + _behind_mark(answer.text[done:], text)).strip()
+
+
+def _behind_mark(said: str, before: str) -> str:
+    """The next part of an answer; `(` or `:` would make a link or a footnote of the mark."""
+    escape = "\\" if before and said.startswith(("(", ":")) else ""
+    return escape + _active(said)
 
 
 def _note(citation: Citation, words: dict[str, str]) -> str:
