@@ -93,8 +93,9 @@ def test_an_answer_comes_back_as_it_was(answer):
 
 
 def test_a_real_answer_and_a_follow_up_come_back_and_go_on_with_the_same_prompt():
-    from fakes import ScriptedEngine
     from langchain_core.runnables import RunnableLambda
+
+    from fakes import ScriptedEngine
 
     text = "Parental leave lasts 26 weeks and is open to every parent."
     found = [Document(id="c", page_content=text, metadata={"source": "a", "start": 0})]
