@@ -18,11 +18,10 @@ from glm_rag.types import Answer, DocumentInfo, IngestFailure, IngestReport
 from glm_rag_ui import backend
 
 if TYPE_CHECKING:
-    from glm_rag.conversations import ConversationStore
-    from glm_rag.waiting import WaitingLine
-
     from glm_rag.assistant import Assistant
+    from glm_rag.conversations import ConversationStore
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.waiting import WaitingLine
 
 log = logging.getLogger(__name__)
 
