@@ -37,7 +37,9 @@ _EMPTY_HEADING = re.compile(
     re.IGNORECASE,
 )
 _HEADING_LINE = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
-_HEADING_NUMBER = re.compile(r"^(?:\d+(?:\.\d+)*[.、)]?\s*|[IVX]+[.)]?\s+|[一二三四五六七八九十]+、\s*)")
+_HEADING_NUMBER = re.compile(
+    r"^(?:\d+(?:\.\d+)*[.、)]?\s*|[IVX]+[.)]?\s+|[一二三四五六七八九十]+、\s*)"
+)
 
 _SUBJECT = r"(?P<s>(?:The |An? )?[A-Za-z][\w'’-]*(?: [a-z][\w'’-]*| [A-Z][\w'’-]+){0,4}?)"
 _NUMBER = (
@@ -77,7 +79,8 @@ _CHINESE_NUMBER = r"(?:约|至多|最多|至少)?(?:\d[\d,.]*|[一二三四五�
 _CHINESE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), question)
     for pattern, question in (
-        (rf"{_TOPIC}[为是]{_CHINESE_NUMBER}(?:周|天|个月|年|小时|分钟|个?工作日)", "{s}有多长时间？"),
+        (rf"{_TOPIC}[为是]{_CHINESE_NUMBER}(?:周|天|个月|年|小时|分钟|个?工作日)",
+         "{s}有多长时间？"),
         (rf"{_TOPIC}[为是](?:每[天月年次])?{_CHINESE_NUMBER}(?:%|元|万元)", "{s}是多少？"),
         (rf"{_TOPIC}[为是]\d{{1,2}}:\d\d", "{s}是什么时候？"),
         (rf"{_TOPIC}(?<![位成])(?:于|在)每?\d*[年月\d][^，。]{{1,14}}?(?P<p>发放|举行|进行|召开|发布|"
@@ -98,14 +101,12 @@ _LEANS = re.compile(
 )
 
 
-def questions_of(
-    text: str, headings: Sequence[str], title: str = ""
-) -> Iterator[tuple[int, str]]:
+def questions_of(text: str, headings: Sequence[str], title: str = "") -> Iterator[tuple[int, str]]:
     """Questions that a passage answers, each with its rank; 0 is best.
 
     0: asked in the passage itself, with the answer behind it. 1: a sentence turned around. 2: its
-    heading asked for, unless it is the title of all. All are one line of plain words, at most `MAX_LENGTH` characters, and can
-    be understood by themselves.
+    heading asked for, unless it is the title of all. All are one line of plain words, at most
+    `MAX_LENGTH` characters, and can be understood by themselves.
     """
     named = [*headings[-1:], *_HEADING_LINE.findall(text)]
     made = (

@@ -56,9 +56,7 @@ def suggest_questions(
     return [question for question, is_answered in tried.items() if is_answered]
 
 
-def _in_turn(
-    passages: list[Document], language: Language, seed: int
-) -> Iterator[tuple[str, str]]:
+def _in_turn(passages: list[Document], language: Language, seed: int) -> Iterator[tuple[str, str]]:
     """Questions with their sources: the best of each document, then the second best, and so on.
 
     Within a document kinds of questions are mixed by chance among the equally good ones only.
@@ -87,5 +85,5 @@ def _in_turn(
 
 def _is_answered(kb: KnowledgeBase, question: str, source: str) -> bool:
     documents = kb.as_retriever().invoke(question)
-    nearest = {document.metadata.get("source") for document in documents[:_NEAREST]}
+    nearest = {str(document.metadata.get("source")) for document in documents[:_NEAREST]}
     return source in nearest and judge(documents).answerable

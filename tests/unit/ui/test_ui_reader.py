@@ -90,7 +90,7 @@ def test_the_text_reads_back_as_it_was_with_the_page_breaks_between():
     assert Reader(html).text == "page 1first\npage 2# Head\nsecond"
     assert html.count('id="passage"') == 1
     marks = re.findall("<mark[^>]*>(.*?)</mark>", html, re.DOTALL)
-    assert "".join(marks) == "rst# "
+    assert "".join(marks) == "rst# H"
 
 
 def test_a_part_in_the_middle_of_a_page_says_which_page_it_is():
