@@ -10,7 +10,7 @@ from glm_rag.conversations import ConversationStore
 from glm_rag.diagnosis import Finding
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelError
 from glm_rag.machine import look
-from glm_rag_ui import access, gate, session, shell
+from glm_rag_ui import access, passes, session, shell
 from glm_rag_ui import backend as seam
 
 PROFILE = "0123456789abcdef" * 2
@@ -91,6 +91,20 @@ def test_reset_brings_the_defaults_back(visitor):
     assert "settings" not in visitor()
 
 
+def test_a_cross_encoder_is_named_first_and_chosen_then(visitor):
+    test = tab(settings_page(), "Search and evidence")
+    widget(test, "set-retrieval.rerank").set_value("cross-encoder").run()
+    assert "nothing was changed" in shown(test)
+    widget(test, "set-retrieval.rerank_model").set_value("my-encoder").run()
+    assert widget(test, "set-retrieval.rerank_model").value == "my-encoder"
+    widget(test, "set-retrieval.rerank").set_value("cross-encoder").run()
+    assert "nothing was changed" not in shown(test)
+    assert visitor()["settings"] == {
+        "retrieval.rerank": "cross-encoder",
+        "retrieval.rerank_model": "my-encoder",
+    }
+
+
 def tab(test, name):
     test.session_state["tabs-en"] = name
     return test.run()
@@ -134,7 +148,7 @@ def test_a_wrong_code_of_a_profile_is_told(visitor):
     button(test, "Use it here").click()
     test.run()
     assert "This is no code" in shown(test)
-    assert not gate.tickets.open
+    assert not passes.tickets.open
 
 
 def test_the_code_of_another_browser_leads_to_its_profile(visitor):
@@ -143,9 +157,9 @@ def test_the_code_of_another_browser_leads_to_its_profile(visitor):
     test.text_input[0].set_value(f" {other.upper()} ")
     button(test, "Use it here").click()
     html = shown(test.run())
-    (name,) = gate.tickets.open
-    assert f'window.location.assign("{gate.PROFILE_PATH}{name}")' in html
-    assert gate.tickets.redeem(name) == other
+    (name,) = passes.tickets.open
+    assert f'window.location.assign("{passes.PROFILE_PATH}{name}")' in html
+    assert passes.tickets.redeem(name) == other
 
 
 def test_a_profile_that_is_not_kept_says_so(visitor, monkeypatch):
@@ -232,6 +246,7 @@ def test_a_restricted_licence_wants_a_yes_first(fresh, visitor, monkeypatch):
 
     monkeypatch.setattr(seam, "pull_model", pull)
     monkeypatch.setattr(seam, "accept_license", lambda _settings, name: accepted.append(name))
+    monkeypatch.setattr(seam, "has_modelscope", lambda: True)
     test = page(lang="zh")
     widget(test, "welcome-model").set_value("chatglm2-6b-32k").run()
     assert button(test, "下载 ChatGLM2-6B-32K").disabled

@@ -77,6 +77,13 @@ def pull_model(
     future.result()
 
 
+def has_modelscope() -> bool:
+    """Whether the package that fetches from ModelScope is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("modelscope") is not None
+
+
 def accept_license(settings: Settings, name: str) -> None:
     """Remember a visitor's yes to the licence of a model."""
     from glm_rag.models.registry import get_spec

@@ -22,7 +22,7 @@ from glm_rag.errors import ConfigError, MissingDependencyError
 from glm_rag.knowledge.naming import folder_of
 
 TOKEN_VARIABLE = "GLM_RAG_UI__TOKEN"
-SERVER = Path(__file__).with_name("server.py")
+APP = Path(__file__).with_name("server.py")
 
 _FONT = (
     "'Source Sans', 'Source Sans Pro', 'PingFang SC', 'Hiragino Sans GB', 'Microsoft YaHei',"
@@ -154,7 +154,7 @@ def server_command(
     """The command line of the Streamlit server; the page's own arguments stand behind `--`."""
     options = {**_OPTIONS, "server.address": host, "server.port": str(port)}
     options["server.maxUploadSize"] = str(upload_mb)
-    command = [sys.executable, "-m", "streamlit", "run", str(SERVER)]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]
     if is_loopback(host):
         # A page elsewhere whose name was made to point here (DNS rebinding) is turned away.

@@ -1,13 +1,15 @@
 """What a profile keeps of the settings, and how it is shown."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from glm_rag.config import Settings, load_config
 from glm_rag.diagnosis import Finding
+from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.machine import Machine
-from glm_rag_ui import access, choices, gate, machine_table, session
+from glm_rag_ui import access, backend, choices, machine_table, passes, session
 from glm_rag_ui.choices import CHOICES
 from glm_rag_ui.i18n import TEXTS, translator
 
@@ -42,10 +44,46 @@ def test_only_what_differs_is_kept():
 
 def test_a_threshold_counts_for_its_knowledge_base_only(home):
     kept = {"settings": {"retrieval.k": 3}, "thresholds": {"law": 1.5}}
-    law = session.settings(None, session.overrides(kept, "law"))
-    other = session.settings(None, session.overrides(kept, "other"))
+    law = session.settings(None, session.overrides(kept, "law", BASE))
+    other = session.settings(None, session.overrides(kept, "other", BASE))
     assert (law.retrieval.threshold, law.retrieval.k) == (1.5, 3)
     assert other.retrieval.threshold == load_config().retrieval.threshold
+
+
+def test_the_name_of_a_cross_encoder_counts_only_with_it():
+    name = {choices.RERANK_MODEL: "my-encoder"}
+    assert choices.in_effect(name, BASE) == {choices.RERANK_MODEL: ""}
+    both = {**name, "retrieval.rerank": "cross-encoder"}
+    assert choices.in_effect(both, BASE) == both
+    server = load_config(None, overrides=both)
+    assert choices.in_effect({"retrieval.rerank": "none"}, server)[choices.RERANK_MODEL] == ""
+    assert choices.in_effect({}, server) == {}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"retrieval.rerank": "cross-encoder"},
+        {choices.RERANK_MODEL: "my-encoder"},
+    ],
+)
+def test_what_does_not_go_together_is_found_before_it_is_kept(home, chosen):
+    with pytest.raises(GlmRagError):
+        backend.check_settings(load_config(None, overrides=chosen))
+
+
+def test_a_model_that_is_not_here_yet_may_be_chosen(home):
+    backend.check_settings(load_config(None, overrides={"model.name": "chatglm2-6b-32k"}))
+
+
+def test_weights_cannot_be_rounded_twice(home, smollm2):
+    folder = home / "models" / "mine"
+    folder.mkdir(parents=True)
+    config = json.loads((smollm2 / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_bit": 4}))
+    mine = {"model.name": "mine", "model.quantize": "int8"}
+    with pytest.raises(ConfigError, match="quantize"):
+        backend.check_settings(load_config(None, overrides=mine))
 
 
 def test_kept_choices_that_cannot_be_used_any_more_do_not_close_the_page(home):
@@ -62,6 +100,12 @@ def test_text_in_a_label_is_only_text():
 def test_models_are_called_as_people_write_them():
     assert choices.model_title("smollm2-135m") == "SmolLM2-135M"
     assert choices.model_title("chatglm2-6b-32k") == "ChatGLM2-6B-32K"
+
+
+def test_hard_line_breaks_do_not_show_but_points_do():
+    assert choices.reflowed("In short\n(x):\n  - You may\n    use it.\n  - No") == (
+        "In short (x):\n  - You may use it.\n  - No"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +167,7 @@ def visitor(monkeypatch):
 
 
 def test_the_cookie_names_the_profile(visitor):
-    visitor[gate.PROFILE_COOKIE] = "0123456789abcdef" * 2
+    visitor[passes.PROFILE_COOKIE] = "0123456789abcdef" * 2
     assert access.profile() == "0123456789abcdef" * 2
     assert access.is_remembered()
 
@@ -131,8 +175,8 @@ def test_the_cookie_names_the_profile(visitor):
 @pytest.mark.parametrize("cookie", [None, "", "../x", "0" * 31, "G" * 32])
 def test_without_a_valid_cookie_a_tab_has_a_profile_of_its_own(visitor, cookie):
     if cookie is not None:
-        visitor[gate.PROFILE_COOKIE] = cookie
+        visitor[passes.PROFILE_COOKIE] = cookie
     profile = access.profile()
-    assert gate.is_profile(profile)
+    assert passes.is_profile(profile)
     assert access.profile() == profile
     assert not access.is_remembered()

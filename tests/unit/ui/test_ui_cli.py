@@ -118,7 +118,7 @@ def test_a_token_that_is_no_good_is_told_before_the_server_starts(started, token
 def test_the_server_is_found_behind_the_gate():
     from streamlit.web.server.app_discovery import discover_asgi_app
 
-    assert discover_asgi_app(cli.SERVER).is_asgi_app
+    assert discover_asgi_app(cli.APP).is_asgi_app
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from glm_rag_ui import doorway, gate
+from glm_rag_ui import doorway, gate, passes
 
 TOKEN = "a-token-of-24-characters"
 PAGE = b"<html><head><title>Streamlit</title></head><body>behind the gate</body></html>"
@@ -81,7 +81,7 @@ def waits(monkeypatch):
         slept.append(seconds)
         await pause(0)
 
-    monkeypatch.setattr(gate.asyncio, "sleep", sleep)
+    monkeypatch.setattr(passes.asyncio, "sleep", sleep)
     return slept
 
 
@@ -132,7 +132,7 @@ def test_the_form_tells_nothing_but_that_a_token_is_needed(closed):
     assert "访问令牌" in form
     assert TOKEN not in form
     assert form.count("secret-plans") == 1  # where the visitor wanted to go, by his own address
-    assert gate.PROFILE_COOKIE not in reply.cookies
+    assert passes.PROFILE_COOKIE not in reply.cookies
 
 
 def test_the_right_token_opens_and_is_not_what_the_browser_keeps(closed, waits):
@@ -174,7 +174,7 @@ def test_each_wrong_guess_makes_the_next_one_wait_longer_and_a_right_one_ends_th
 
 
 def test_guesses_of_one_address_at_once_wait_for_each_other(waits):
-    door = gate.Doorkeeper(TOKEN)
+    door = passes.Doorkeeper(TOKEN)
 
     async def together():
         return await asyncio.gather(*(door.is_right("wrong", "10.0.0.9") for _ in range(5)))
@@ -184,7 +184,7 @@ def test_guesses_of_one_address_at_once_wait_for_each_other(waits):
 
 
 def test_a_flood_of_guesses_is_not_looked_at(waits):
-    door = gate.Doorkeeper(TOKEN)
+    door = passes.Doorkeeper(TOKEN)
 
     async def flood():
         await door.is_right("wrong", "10.0.0.9")
@@ -195,7 +195,7 @@ def test_a_flood_of_guesses_is_not_looked_at(waits):
 
 
 def test_a_pass_of_another_token_does_not_open(closed):
-    other = gate.Doorkeeper("another-token-of-ours").pass_()
+    other = passes.Doorkeeper("another-token-of-ours").pass_()
     assert send(closed, cookies={"glm_rag_pass_8501": other}).status == 401
 
 
@@ -214,17 +214,19 @@ def test_text_in_the_address_cannot_leave_the_form(closed):
 
 
 def test_a_browser_gets_a_profile_once_and_keeps_it(open_):
-    first = send(open_).cookies[gate.PROFILE_COOKIE]
-    assert gate.is_profile(first)
-    assert send(open_).cookies[gate.PROFILE_COOKIE] != first
-    assert send(open_, cookies={gate.PROFILE_COOKIE: first}).cookies[gate.PROFILE_COOKIE] == first
+    first = send(open_).cookies[passes.PROFILE_COOKIE]
+    assert passes.is_profile(first)
+    assert send(open_).cookies[passes.PROFILE_COOKIE] != first
+    assert (
+        send(open_, cookies={passes.PROFILE_COOKIE: first}).cookies[passes.PROFILE_COOKIE] == first
+    )
 
 
 @pytest.mark.parametrize("forged", ["", "x", "A" * 32, "0" * 31, "0" * 33, "../../../etc/passwd"])
 def test_a_profile_that_we_did_not_make_is_replaced(open_, forged):
-    kept = send(open_, cookies={gate.PROFILE_COOKIE: forged}).cookies[gate.PROFILE_COOKIE]
+    kept = send(open_, cookies={passes.PROFILE_COOKIE: forged}).cookies[passes.PROFILE_COOKIE]
     assert kept != forged
-    assert gate.is_profile(kept)
+    assert passes.is_profile(kept)
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
@@ -255,18 +257,21 @@ def test_another_page_of_this_computer_cannot_connect_nor_send(open_):
 
 
 def test_another_profile_comes_by_a_ticket_that_works_once(open_):
-    profile = gate.new_profile()
-    address = gate.tickets.issue(profile)
+    profile = passes.new_profile()
+    address = passes.tickets.issue(profile)
     reply = send(open_, address)
     assert (reply.status, reply.headers["location"]) == (303, "/settings")
-    assert reply.cookies[gate.PROFILE_COOKIE] == profile
+    assert reply.cookies[passes.PROFILE_COOKIE] == profile
     assert not send(open_, address).cookies
-    assert not send(open_, gate.PROFILE_PATH + "guess").cookies
+    assert not send(open_, passes.PROFILE_PATH + "guess").cookies
 
 
 def test_a_ticket_expires():
-    tickets = gate.Tickets(seconds=0)
-    assert tickets.redeem(tickets.issue(gate.new_profile()).removeprefix(gate.PROFILE_PATH)) is None
+    tickets = passes.Tickets(seconds=0)
+    assert (
+        tickets.redeem(tickets.issue(passes.new_profile()).removeprefix(passes.PROFILE_PATH))
+        is None
+    )
 
 
 def test_behind_https_cookies_stay_there(open_):

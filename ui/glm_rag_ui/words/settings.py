@@ -18,8 +18,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "no_model_shell": ("Or in a terminal:", "也可以在终端运行："),
     "about_smollm2": (
         "Small and free, for a first look. English only, and it makes mistakes. "
-        "Needs about 1 GB of memory.",
-        "免费的小模型，适合初次体验。只懂英文，也会出错。约需 1 GB 内存。",
+        "Needs about 1.5 GB of memory.",
+        "免费的小模型，适合初次体验。只懂英文，也会出错。约需 1.5 GB 内存。",
     ),
     "about_chatglm2_32k": (
         "Chinese and English, long documents. For real work, with 16 GB of memory or a GPU.",
