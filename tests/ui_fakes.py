@@ -23,6 +23,7 @@ from glm_rag.types import (
     KnowledgeBaseInfo,
     PackedContext,
     Passage,
+    SavedTurn,
     ScoredDocument,
     Usage,
     WindowReport,
@@ -117,6 +118,12 @@ def abstention() -> Answer:
         nearest=(ScoredDocument(document(), 0.41, "hybrid"),),
         window=None,
     )
+
+
+def turn(text: str = "", **changes: object) -> SavedTurn:
+    """A turn as the store gives it."""
+    values = {"id": "t1", "conversation_id": "c1", "position": 0, "question": "q", "text": text}
+    return SavedTurn(**{**values, **changes})
 
 
 @dataclass

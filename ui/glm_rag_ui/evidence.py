@@ -114,12 +114,17 @@ def _opening(
         where |= {"start": citation.start, "end": citation.end}
     elif isinstance(metadata.get("start"), int) and isinstance(metadata.get("end"), int):
         where |= {"start": metadata["start"], "end": metadata["end"]}
-    address = link("document", **{name: str(value) for name, value in where.items()})
+    address = link("document", **{name: _sendable(value) for name, value in where.items()})
     # A page of its own: the conversation stays where it is.
     return (
         f'<a class="gr-open" href="{render.escape(address)}" target="_blank" '
         f'rel="noopener noreferrer">{t("open_document")}</a>'
     )
+
+
+def _sendable(value: object) -> str:
+    """What an address can hold."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _head(

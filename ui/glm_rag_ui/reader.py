@@ -103,7 +103,7 @@ def head(info: DocumentInfo, headings: Sequence[str], num_pages: int, t: Transla
     """Title, file, size, language and where the passage stands in the document."""
     name = render.file_name(info.source)
     facts = [
-        t(f"language_{info.language}"),
+        t("language_zh" if info.language == "zh" else "language_en"),
         size(info.size),
         t("characters", n=info.num_characters),
     ]

@@ -196,10 +196,15 @@ def _confirm(visit: Visit, info: ConversationInfo) -> None:
         with st.container(horizontal=True, horizontal_alignment="right"):
             if st.button(t("cancel"), key="cancel"):
                 st.rerun()
-            if st.button(t("delete"), key="confirm", type="primary"):
-                answering.end(info.id)
-                visit.store.delete(visit.profile, info.id)
-                leave(visit.kb)
+            if st.button(
+                t("delete"), key="confirm", type="primary", on_click=_delete, args=(visit, info.id)
+            ):
                 st.rerun()
 
     ask()
+
+
+def _delete(visit: Visit, conversation_id: str) -> None:
+    answering.end(conversation_id)
+    visit.store.delete(visit.profile, conversation_id)
+    leave(visit.kb)

@@ -29,8 +29,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "part_before": ("Earlier", "前文"),
     "part_after": ("Later", "后文"),
     "part_passage": ("Back to the passage", "回到所引段落"),
-    "document_text": ("Text", "文本"),
-    "document_page": ("Page", "页面"),
     "page_of": ("Page {n} of {of}", "第 {n} 页，共 {of} 页"),
     "page_before": ("Previous page", "上一页"),
     "page_after": ("Next page", "下一页"),
