@@ -14,10 +14,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "文件只保存在本机，会复制到 glm-rag 的数据文件夹。",
     ),
     "picker_button": ("Choose files", "选择文件"),
-    "picker_hint": (
-        "or drop them here: PDF, Word, MD, HTML, TXT",
-        "或拖到此处：PDF、Word、MD、HTML、TXT",
-    ),
+    "picker_hint": ("or drop them here", "或拖到此处"),
     "documents": ("{n} document|{n} documents", "{n} 份文档"),
     "passages": ("{n} passage|{n} passages", "{n} 个段落"),
     "failures": ("{n} file could not be read|{n} files could not be read", "{n} 个文件未能读取"),
