@@ -229,9 +229,7 @@ class AnswerRun:
         citations, unsupported = self.marker.citations, self.marker.unsupported
         cited, doubted = self.num_told
         self.num_told = len(citations), len(unsupported)
-        return AnswerDelta(
-            text, answer, tuple(citations[cited:]), tuple(unsupported[doubted:])
-        )
+        return AnswerDelta(text, answer, tuple(citations[cited:]), tuple(unsupported[doubted:]))
 
     def _read_metadata(self, chunk: BaseMessage) -> None:
         counts: Any = getattr(chunk, "usage_metadata", None)
