@@ -22,14 +22,14 @@ def section(visit: Visit, info: KnowledgeBaseInfo) -> None:
         with left:
             st.html(f'<h3 class="gr-section">{t("chart_kinds")}</h3>')
             counts = tables.kinds(documents, _MOST_KINDS, t)
-            st.altair_chart(charts.bars(counts, t("column_kind"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("column_kind"), t("tile_documents")))
         with right:
             st.html(f'<h3 class="gr-section">{t("chart_languages")}</h3>')
             counts = tables.languages(documents, t)
-            st.altair_chart(charts.bars(counts, t("filter_language"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("filter_language"), t("tile_documents")))
             st.html(f'<h3 class="gr-section">{t("chart_passages")}</h3>')
             counts = tables.passages_per_document(documents)
-            st.altair_chart(charts.bars(counts, t("tile_passages"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("tile_passages"), t("tile_documents")))
     check(visit)
 
 
