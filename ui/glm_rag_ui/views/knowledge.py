@@ -71,7 +71,7 @@ def all_of_them(visit: Visit, infos: Sequence[KnowledgeBaseInfo]) -> None:
         },
         hide_index=True,
         on_select=lambda: open_row(visit, key, names),
-        selection_mode="single-row",
+        selection_mode="single-row" if chosen is None else "single-row-required",
         selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
         key=key,
         placeholder="–",
