@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from glm_rag._version import __version__
-from glm_rag.cli import answers, doctor, kb, model, quickstart
+from glm_rag.cli import answers, doctor, feedback, kb, model, quickstart
 from glm_rag.cli import eval as evaluation
 from glm_rag.errors import GlmRagError
 
@@ -40,7 +40,7 @@ def root(
     """Ask your own documents, in Chinese and English, on your own machine."""
 
 
-for _part in (quickstart, answers, kb, model, evaluation, doctor):
+for _part in (quickstart, answers, kb, feedback, model, evaluation, doctor):
     _part.register(app)
 for _entry in sorted(entry_points(group="glm_rag.commands"), key=lambda entry: entry.name):
     _entry.load()(app)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from glm_rag.errors import ConfigError
 from glm_rag.types import Answer, ChatTurn, answers, generation
@@ -77,7 +77,7 @@ def load(kind: type[_T], text: str) -> _T:
 
 
 def _dataclass(kind: type[_T], plain: Mapping[str, Any]) -> _T:
-    return kind(**{name: read(plain) for name, read in _readers(kind).items()})
+    return kind(**{name: read(plain) for name, read in _readers(cast("Any", kind)).items()})
 
 
 @cache
@@ -114,7 +114,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         return tuple(_value(arguments[0], item, name) for item in _expect(value, list, name))
     if dataclasses.is_dataclass(hint):
-        return _dataclass(hint, _expect(value, dict, name))
+        return _dataclass(cast("Any", hint), _expect(value, dict, name))
     if origin is not None:  # a mapping of plain values
         return dict(_expect(value, dict, name))
     return _expect(value, (int, float) if hint is float else hint, name)
@@ -136,7 +136,7 @@ def _empty(hint: Any) -> Any:
     if origin is Literal:
         return arguments[0]
     if dataclasses.is_dataclass(hint):
-        return _dataclass(hint, {})  # type: ignore[arg-type]
+        return _dataclass(cast("Any", hint), {})
     if origin is tuple:
         return ()
     return {} if origin is not None else hint()

@@ -377,7 +377,7 @@ class KnowledgeBase(Library, VectorStore):
             found[language] = data.reshape(len(rows), -1)
         return found
 
-    def sample_passages(self, limit: int) -> tuple[list[sampling.Sketch], np.ndarray]:
+    def sketch_passages(self, limit: int) -> tuple[list[sampling.Sketch], np.ndarray]:
         """At most `limit` passages, taken evenly, and their vectors `[N, dimension]`."""
         with self._database.read() as connection:
             return sampling.sample(connection, limit)
@@ -386,6 +386,12 @@ class KnowledgeBase(Library, VectorStore):
         """Vectors of chunks by id, `[dimension]` each; unknown ids are left out."""
         with self._database.read() as connection:
             return sampling.vectors_of(connection, ids)
+
+    def sample_passages(self, limit: int, *, per_document: int, seed: int = 0) -> list[Document]:
+        """Passages by chance, at most `limit`, and of each document at most `per_document`."""
+        with self._database.read() as connection:
+            ids = reading.sample_ids(connection, limit, per_document, seed)
+            return [chunk.passage() for chunk in reading.read_chunks(connection, "c.id", ids)]
 
     def _nearest(
         self, embedding: Sequence[float], k: int, where: Mapping[str, Any] | None

@@ -9,10 +9,11 @@ import pytest
 from langchain_core.documents import Document
 from typer.testing import CliRunner
 
-from glm_rag.cli.answers import print_answer, say_if_unread, show_sources
+from glm_rag.cli.answers import print_answer, say_if_unread, show_sources, show_stream
 from glm_rag.cli.main import app
 from glm_rag.types import (
     Answer,
+    AnswerDelta,
     Citation,
     PackedContext,
     Passage,
@@ -33,6 +34,71 @@ ANSWER = Answer(
     finish_reason="stop",
     abstained=False,
 )
+
+
+MORE = "Parental leave is 26 weeks.\n\n2. It can be split.\n3.5 days are left"
+
+
+class Recorder(list):
+    """Stands for stdout: what was written, piece by piece."""
+
+    def write(self, text):
+        self.append(text)
+
+    def flush(self):
+        pass
+
+
+def streamed(pieces, marks, monkeypatch):
+    """What was shown after each piece; `marks` are the ends told with each, the last at the end."""
+    shown, after = Recorder(), []
+    monkeypatch.setattr("glm_rag.cli.answers.show_sources", lambda answer: None)
+
+    def deltas():
+        for piece, ends in zip([*pieces, ""], marks, strict=True):
+            last = ANSWER if piece == "" else None
+            cited = tuple(replace(CITATION, answer_end=end) for end in ends)
+            yield AnswerDelta(piece, last, cited)
+            after.append("".join(shown))
+
+    monkeypatch.setattr("sys.stdout", shown)
+    show_stream(deltas())
+    return [*after, "".join(shown)]
+
+
+def test_a_mark_stands_directly_behind_its_sentence_as_soon_as_that_is_complete(monkeypatch):
+    pieces = [
+        "Parental leave is 26 weeks",
+        ".",
+        "\n\n",
+        "2",
+        ". It",
+        " can be split.\n3",
+        ".5 days",
+    ]
+    # The mark at 49 comes when what stands behind it is shown already: it is left out.
+    shown = streamed(pieces, [[], [], [], [], [27], [], [], [49, 58]], monkeypatch)
+    assert shown[:4] == [
+        "Parental leave is 26 weeks",
+        "Parental leave is 26 weeks.",
+        "Parental leave is 26 weeks.",
+        "Parental leave is 26 weeks.",
+    ]
+    assert shown[4] == "Parental leave is 26 weeks.[1]\n\n2. It"
+    assert shown[5] == "Parental leave is 26 weeks.[1]\n\n2. It can be split."
+    assert shown[-1] == "Parental leave is 26 weeks.[1]\n\n2. It can be split.\n3.5 days[1]\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_the_text_shown_is_the_text_streamed_however_it_is_cut(size, monkeypatch):
+    pieces = [MORE[start : start + size] for start in range(0, len(MORE), size)]
+    shown = streamed(pieces, [[] for _ in [*pieces, ""]], monkeypatch)
+    assert shown[-1] == f"{MORE}\n"
+    for number, sofar in enumerate(shown[: len(pieces)], 1):
+        streamed_text = "".join(pieces[:number])
+        held = streamed_text[len(sofar) :]
+        assert streamed_text.startswith(sofar)
+        assert not held or held.isspace() or held.split("\n")[-1].strip().isdigit()
 
 
 def test_what_is_cited_twice_is_listed_once(capsys):

@@ -118,7 +118,7 @@ def asked(
 def _picture(opened: KnowledgeBase) -> Picture:
     from glm_rag.knowledge.projection import principal_plane
 
-    sketches, vectors = opened.sample_passages(SAMPLE)
+    sketches, vectors = opened.sketch_passages(SAMPLE)
     plane = principal_plane(vectors if len(vectors) else np.zeros((1, 1)))
     return sketches, plane.place(vectors) if len(vectors) else np.zeros((0, 2)), plane
 

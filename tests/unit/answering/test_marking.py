@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from test_assistant import QUESTION, ListRetriever, assistant, document
 
 from glm_rag.assistant import Assistant
 from glm_rag.citations import align
@@ -17,7 +18,6 @@ from glm_rag.grounding import REFUSAL_SENTENCE, is_refusal
 from glm_rag.marking import Marker
 from glm_rag.types import Passage
 from glm_rag.unsupported import find_unsupported
-from test_assistant import QUESTION, ListRetriever, assistant, document
 
 TEXT = (
     "Parental leave lasts 26 weeks and is open to every parent. Sushi is free on Fridays.\n"
