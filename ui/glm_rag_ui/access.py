@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from glm_rag_ui import gate
-from glm_rag_ui.gate import is_profile, new_profile
+from glm_rag_ui.passes import PROFILE_COOKIE, is_profile, new_profile, tickets
 
 __all__ = ["is_profile", "is_remembered", "moving_to", "new_profile", "profile"]
 
 
 def profile() -> str:
     """The profile of this browser; without cookies, one that lives as long as this tab."""
-    named = st.context.cookies.get(gate.PROFILE_COOKIE)
+    named = st.context.cookies.get(PROFILE_COOKIE)
     if is_profile(named):
         return named
     kept: str = st.session_state.setdefault("profile", new_profile())
@@ -21,7 +20,7 @@ def profile() -> str:
 
 def is_remembered() -> bool:
     """Whether this browser keeps its profile when the tab is closed."""
-    return is_profile(st.context.cookies.get(gate.PROFILE_COOKIE))
+    return is_profile(st.context.cookies.get(PROFILE_COOKIE))
 
 
 def moving_to(profile: str) -> str:
@@ -29,4 +28,4 @@ def moving_to(profile: str) -> str:
 
     The place works once and for a minute, so nobody can be led there by a link.
     """
-    return f'<script>window.location.assign("{gate.tickets.issue(profile)}")</script>'
+    return f'<script>window.location.assign("{tickets.issue(profile)}")</script>'

@@ -77,6 +77,13 @@ def pull_model(
     future.result()
 
 
+def has_modelscope() -> bool:
+    """Whether the package that fetches from ModelScope is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("modelscope") is not None
+
+
 def accept_license(settings: Settings, name: str) -> None:
     """Remember a visitor's yes to the licence of a model."""
     from glm_rag.models.registry import get_spec
@@ -121,9 +128,11 @@ def check_settings(settings: Settings) -> None:
 
     build_llm(settings)
     build_reranker(settings)
-    if has_model(settings):
+    try:
         folder = resolve(settings.model.name, settings.models_dir)
-        ModelConfig.from_folder(folder).quantized(settings.model.quantize)
+    except ModelNotFoundError:
+        return
+    ModelConfig.from_folder(folder).quantized(settings.model.quantize)
 
 
 def machine(settings: Settings) -> tuple[Machine, list[Finding]]:

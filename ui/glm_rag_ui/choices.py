@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from glm_rag.config import Settings
 
+RERANK_MODEL = "retrieval.rerank_model"
 THRESHOLD = "retrieval.threshold"
 # Logits: at either end nearly everything or nothing is answered (docs/retrieval.md).
 THRESHOLD_REACH = 4.0
@@ -59,7 +60,7 @@ CHOICES: tuple[Choice, ...] = (
         "one_of",
         ("none", "likelihood", "cross-encoder"),
     ),
-    Choice("retrieval.rerank_model", "rerank_model", "retrieval", "text"),
+    Choice(RERANK_MODEL, "rerank_model", "retrieval", "text"),
 )
 
 
@@ -75,10 +76,24 @@ def with_choice(kept: Mapping[str, Any], base: Settings, key: str, value: object
     return others if value == read(base, key) else {**others, key: value}
 
 
+def in_effect(kept: Mapping[str, Any], base: Settings) -> dict[str, Any]:
+    """A profile's choices as they go together: a cross-encoder's name counts only with it."""
+    chosen = dict(kept)
+    rerank = chosen.get("retrieval.rerank", base.retrieval.rerank)
+    if rerank != "cross-encoder" and chosen.get(RERANK_MODEL, base.retrieval.rerank_model):
+        chosen[RERANK_MODEL] = ""
+    return chosen
+
+
 def model_title(name: str) -> str:
     """The name of a model as people write it."""
     proper = {"smollm2": "SmolLM2", "chatglm2": "ChatGLM2"}
     return "-".join(proper.get(part, part.upper()) for part in name.split("-"))
+
+
+def reflowed(text: str) -> str:
+    """Text with hard line breaks as paragraphs and points that fit any width."""
+    return re.sub(r"\n(?! *- )\s*", " ", text)
 
 
 def in_label(text: str) -> str:

@@ -22,7 +22,7 @@ from glm_rag.errors import ConfigError, MissingDependencyError
 from glm_rag.knowledge.naming import folder_of
 
 TOKEN_VARIABLE = "GLM_RAG_UI__TOKEN"
-SERVER = Path(__file__).with_name("server.py")
+APP = Path(__file__).with_name("server.py")
 
 _FONT = (
     "'Source Sans', 'Source Sans Pro', 'PingFang SC', 'Hiragino Sans GB', 'Microsoft YaHei',"
@@ -32,6 +32,8 @@ _FONT = (
 # Streamlit follows the browser's light or dark preference when both are described.
 _OPTIONS: dict[str, str] = {
     "logger.level": "warning",
+    # The greeting asks a service on the internet for the machine's address.
+    "logger.hideWelcomeMessage": "true",
     "server.headless": "true",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
@@ -152,7 +154,7 @@ def server_command(
     """The command line of the Streamlit server; the page's own arguments stand behind `--`."""
     options = {**_OPTIONS, "server.address": host, "server.port": str(port)}
     options["server.maxUploadSize"] = str(upload_mb)
-    command = [sys.executable, "-m", "streamlit", "run", str(SERVER)]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]
     if is_loopback(host):
         # A page elsewhere whose name was made to point here (DNS rebinding) is turned away.
@@ -183,7 +185,6 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
     The child gets the terminal's Ctrl-C by itself; a request to terminate is passed on.
     """
-    # Streamlit's greeting goes to stdout, its errors to stderr.
     with subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL) as server:
 
         def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -7,9 +7,10 @@ from urllib.parse import parse_qsl
 
 from glm_rag_ui.i18n import choose_language, translator
 
-# Streamlit keeps the reader's choice of light or dark apart for every address. This keeps it for
-# all of them, before Streamlit reads it.
-THEME_SCRIPT = """
+# Streamlit keeps the reader's choice of light or dark apart for every address: this keeps it for
+# all of them, before Streamlit reads it. And on a phone the side panel lies over the page: a
+# choice in the menu closes it.
+HEAD_SCRIPT = """
 (() => {
   try {
     const ours = "glm-rag-theme", theirs = `stActiveTheme-${location.pathname}-v2`;
@@ -20,6 +21,11 @@ THEME_SCRIPT = """
       if (now) localStorage.setItem(ours, now);
     });
   } catch {}
+  addEventListener("click", (event) => {
+    if (innerWidth > 768 || !event.target.closest?.(".st-key-menu a")) return;
+    const close = document.querySelector('[data-testid="stSidebarCollapseButton"] button');
+    setTimeout(() => close?.click(), 50);
+  });
 })();
 """
 
@@ -44,7 +50,7 @@ button { margin-top: 0.75rem; border: 0; cursor: pointer; color: light-dark(#fff
 
 def framed(page: bytes) -> bytes:
     """Streamlit's HTML with our name, and the theme that the reader chose."""
-    head = f"<title>glm-rag</title>\n<script>{THEME_SCRIPT}</script>".encode()
+    head = f"<title>glm-rag</title>\n<script>{HEAD_SCRIPT}</script>".encode()
     return page.replace(b"<title>Streamlit</title>", head, 1)
 
 

@@ -8,30 +8,29 @@ page is opened by a link from elsewhere, and the visitor would get a new profile
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import re
-import secrets
-import time
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeGuard
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from glm_rag_ui import doorway
+from glm_rag_ui.passes import (
+    PROFILE_COOKIE,
+    PROFILE_PATH,
+    Doorkeeper,
+    is_profile,
+    new_profile,
+    tickets,
+)
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PROFILE_COOKIE = "glm_rag_profile"
-PROFILE_PATH = "/glm-rag/profile/"
 TOKEN_PATH = "/glm-rag/token"
 HEALTH_PATH = "/_stcore/health"
+_PARTS = ("/_stcore/", "/media/", "/static/", "/component/", "/app/")
 COOKIE_SECONDS = 400 * 24 * 3600  # browsers keep none longer
 
 # The page loads nothing from elsewhere, and this makes the browser refuse to. Streamlit compiles
@@ -44,6 +43,7 @@ POLICY = "; ".join(
         "img-src 'self' data: blob:",
         "media-src 'self' data: blob:",
         "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
         "worker-src 'self' blob:",
         "frame-src 'self' blob: data:",
         "object-src 'none'",
@@ -52,80 +52,6 @@ POLICY = "; ".join(
         "frame-ancestors 'self'",
     )
 )
-
-
-def new_profile() -> str:
-    """A profile that nobody can guess: 128 random bits."""
-    return secrets.token_hex(16)
-
-
-def is_profile(text: object) -> TypeGuard[str]:
-    """Whether `text` can be the code of a profile."""
-    return isinstance(text, str) and re.fullmatch("[0-9a-f]{32}", text) is not None
-
-
-@dataclass(slots=True)
-class Tickets:
-    """Promises of another profile: the page gives one out, a browser redeems it once, soon."""
-
-    seconds: float = 60.0
-    open: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    def issue(self, profile: str) -> str:
-        """The address, below the page's own, that puts `profile` into the browser's cookie."""
-        now = time.monotonic()
-        self.open = {name: kept for name, kept in self.open.items() if kept[1] > now}
-        name = secrets.token_urlsafe(16)
-        self.open[name] = (profile, now + self.seconds)
-        return PROFILE_PATH + name
-
-    def redeem(self, name: str) -> str | None:
-        """The profile of a ticket that was issued, is fresh and was not used before."""
-        profile, until = self.open.pop(name, ("", 0.0))
-        return profile if until > time.monotonic() else None
-
-
-tickets = Tickets()
-
-
-@dataclass(slots=True)
-class Doorkeeper:
-    """Tells right from wrong tokens; who guessed wrong waits before the next guess is looked at.
-
-    Guesses from one address wait for each other, so asking many times at once is no faster.
-    """
-
-    token: str
-    delay: float = 0.5
-    longest: float = 30.0
-    failures: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    turns: dict[str, asyncio.Lock] = field(default_factory=dict)
-
-    def pass_(self) -> str:
-        """What a browser keeps instead of the token: it opens the page, but does not tell it."""
-        return hmac.new(self.token.encode(), b"glm-rag page v1", hashlib.sha256).hexdigest()
-
-    def knows(self, kept: str | None) -> bool:
-        """Whether a browser showed its token before, or none is needed."""
-        return not self.token or hmac.compare_digest((kept or "").encode(), self.pass_().encode())
-
-    async def is_right(self, token: str, address: str) -> bool:
-        """Look at a guess."""
-        async with self.turns.setdefault(address, asyncio.Lock()):
-            if failed := self.failures.get(address, 0):
-                await asyncio.sleep(min(self.delay * 2 ** min(failed, 16), self.longest))
-            right = hmac.compare_digest(token.encode(), self.token.encode())
-            self._note(address, right)
-            return right
-
-    def _note(self, address: str, right: bool) -> None:
-        failed = self.failures.pop(address, 0)
-        if not right:
-            self.failures[address] = failed + 1
-        if len(self.failures) > 10_000:
-            self.turns.pop(self.failures.popitem(last=False)[0], None)
-        if address not in self.failures:
-            self.turns.pop(address, None)
 
 
 class Gate:
@@ -150,7 +76,11 @@ class Gate:
         request = Request({**scope, "type": "http", "method": scope.get("method", "GET")}, receive)
         known = self.door.knows(request.cookies.get(self.pass_cookie))
         if scope["type"] == "websocket":
-            await (self.app(scope, receive, send) if known else _refuse(send))
+            allowed = known and _is_own(request)
+            await (self.app(scope, receive, send) if allowed else _refuse(send))
+            return
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not _is_own(request):
+            await PlainTextResponse("foreign origin", 403)(scope, receive, send)
             return
         answer = await self._answer(request, known=known)
         if answer is not None:
@@ -238,8 +168,20 @@ class Frame:
 
 
 def _is_page(request: Request) -> bool:
-    """Whether a browser wants to show the answer, not to load a part of a page."""
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    """Whether a browser wants to show the answer as a page, not to load a part or a file of one."""
+    if request.method != "GET" or request.url.path.startswith(_PARTS):
+        return False
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _is_own(request: Request) -> bool:
+    """Whether a request comes from a page of this very server, or from no page at all.
+
+    Streamlit would let in pages of other servers on this computer, and asks a service on the
+    internet for this machine's address before it turns one away.
+    """
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _other_profile(request: Request) -> Response:

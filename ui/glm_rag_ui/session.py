@@ -15,7 +15,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from glm_rag.config import Settings, load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
 from glm_rag.types import Answer, DocumentInfo, IngestFailure, IngestReport
-from glm_rag_ui import backend
+from glm_rag_ui import backend, choices
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
@@ -61,27 +61,27 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     return Arguments(known.kb, known.config)
 
 
-def settings(config: Path | None, choices: Mapping[str, Any] | None = None) -> Settings:
-    """Settings of the page, with a visitor's own `choices` (dotted keys) over them.
+def settings(config: Path | None, chosen: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of the page, with what a visitor has chosen (dotted keys) over them.
 
     Choices that cannot be used any more are left out, so that the page to change them opens.
 
     Raises:
         ConfigError: the settings themselves are wrong.
     """
-    if choices:
+    if chosen:
         try:
-            return load_config(config, overrides=choices)
+            return load_config(config, overrides=chosen)
         except ConfigError:
-            log.warning("the choices of a profile cannot be used and are left out: %s", choices)
+            log.warning("the choices of a profile cannot be used and are left out: %s", chosen)
     return load_config(config)
 
 
-def overrides(preferences: Mapping[str, Any], kb: str) -> dict[str, Any]:
-    """What a profile changed of the settings, as dotted keys."""
-    choices = dict(preferences.get("settings") or {})
+def overrides(preferences: Mapping[str, Any], kb: str, base: Settings) -> dict[str, Any]:
+    """What a profile changed of the settings `base`, as dotted keys."""
+    chosen = choices.in_effect(preferences.get("settings") or {}, base)
     threshold = (preferences.get("thresholds") or {}).get(kb)
-    return choices if threshold is None else {**choices, "retrieval.threshold": threshold}
+    return chosen if threshold is None else {**chosen, choices.THRESHOLD: threshold}
 
 
 def store(config: Settings) -> ConversationStore:

@@ -78,7 +78,7 @@ def begin() -> Visit:
         or (backend.list_knowledge_bases(plain) or [session.DEFAULT_KB])[0]
     )
     kept["language"], kept["kb"] = language, kb
-    settings = session.settings(arguments.config, session.overrides(remembered, kb))
+    settings = session.settings(arguments.config, session.overrides(remembered, kb, plain))
     return Visit(settings, kb, language, translator(language), profile, store)
 
 

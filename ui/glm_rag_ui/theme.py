@@ -5,7 +5,7 @@ from __future__ import annotations
 from glm_rag_ui.i18n import Translate
 
 # Streamlit names its themes so in the browser's storage, apart for every address; what the gate
-# puts into the page's head (doorway.THEME_SCRIPT) makes the choice count for all of them.
+# puts into the page's head (doorway.HEAD_SCRIPT) makes the choice count for all of them.
 _NAMES = {"System": "theme_system", "Light": "theme_light", "Dark": "theme_dark"}
 
 _SCRIPT = """

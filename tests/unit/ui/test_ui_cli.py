@@ -50,6 +50,9 @@ def test_the_server_listens_on_loopback_without_telemetry_and_watcher(started):
         "--server.fileWatcherType=none",
         "--browser.gatherUsageStats=false",
         "--server.allowedHosts=127.0.0.1",
+        "--server.maxUploadSize=200",
+        # its greeting would ask a service on the internet for the machine's address
+        "--logger.hideWelcomeMessage=true",
     ):
         assert option in command
     assert environment["STREAMLIT_BROWSER_GATHER_USAGE_STATS"] == "false"
@@ -64,10 +67,58 @@ def test_the_page_gets_knowledge_base_and_config(started, tmp_path):
     assert read == session.Arguments("odd -name", config)
 
 
-def test_listening_elsewhere_warns_that_there_is_no_login(started):
+def token_of(started):
+    return started[0][1].get(cli.TOKEN_VARIABLE, "")
+
+
+def test_listening_elsewhere_makes_a_token_that_only_the_address_shows(started):
     result = invoke("--host", "0.0.0.0", "--port", "9000")
-    assert "no login" in result.stderr
+    assert "reachable from other computers" in result.stderr
+    token = token_of(started)
+    assert len(token) >= 32
+    assert result.stdout.count(token) == 1
+    assert f":9000/?token={token} " in result.stdout
+    assert not any(token in part for part in started[0][0])
     assert not any("allowedHosts" in part for part in started[0][0])
+    invoke("--host", "0.0.0.0")
+    assert started[1][1][cli.TOKEN_VARIABLE] != token
+
+
+def test_on_loopback_no_token_is_needed(started):
+    assert "token" not in invoke().stdout
+    assert not token_of(started)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_token_of_ones_own_is_wanted_everywhere(started, host):
+    result = invoke("--host", host, "--token", "my-own-token")
+    assert token_of(started) == "my-own-token"
+    assert "?token=my-own-token" in result.stdout
+
+
+def test_the_token_may_come_from_environment_or_config(started, monkeypatch, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("ui:\n  token: from-the-config\n  upload_mb: 7\n")
+    invoke("--config", str(config))
+    assert token_of(started) == "from-the-config"
+    assert "--server.maxUploadSize=7" in started[0][0]
+    monkeypatch.setenv("GLM_RAG_UI__TOKEN", "from-the-environment")
+    invoke("--config", str(config))
+    assert started[1][1][cli.TOKEN_VARIABLE] == "from-the-environment"
+
+
+@pytest.mark.parametrize("token", ["short", "with space", "has/slash", "问问问问问问问问"])
+def test_a_token_that_is_no_good_is_told_before_the_server_starts(started, token):
+    result = invoke("--token", token)
+    assert isinstance(result.exception, ConfigError)
+    assert "8 or more letters" in str(result.exception)
+    assert not started
+
+
+def test_the_server_is_found_behind_the_gate():
+    from streamlit.web.server.app_discovery import discover_asgi_app
+
+    assert discover_asgi_app(cli.APP).is_asgi_app
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,14 @@ from glm_rag_ui.choices import CHOICES, Choice, Group
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.shell import Visit
 
-TABS: dict[str, str] = {
-    "tab_model": ":material/neurology:",
-    "tab_retrieval": ":material/manage_search:",
-    "tab_browser": ":material/person:",
-    "tab_machine": ":material/memory:",
-}
+TABS = ("tab_model", "tab_retrieval", "tab_browser", "tab_machine")
 
 
 def page(visit: Visit) -> None:
     """Draw the page."""
     t = visit.t
     st.html(f'<h2 class="gr-title">{t("nav_settings")}</h2>')
-    names = [f"{icon} {t(key)}" for key, icon in TABS.items()]
+    names = [t(key) for key in TABS]
     # Keyed by language: a tab is remembered by its words.
     tabs = st.tabs(names, key=f"tabs-{visit.language}", on_change="rerun")
     drawn: tuple[Callable[[Visit], None], ...] = (answering, searching, browser, machine)
@@ -58,6 +53,7 @@ def saved_line(visit: Visit) -> None:
     error = st.session_state.pop("settings_error", None)
     if error is not None:
         st.html(failures.notice(error, visit.t, title="set_wrong"))
+        st.toast(visit.t("set_wrong"), icon=":material/error:")  # seen further down, too
     else:
         st.html(f'<p class="gr-foot">{visit.t("set_saved")}</p>')
 
@@ -95,7 +91,10 @@ def fields(visit: Visit, group: Group) -> None:
 def field(visit: Visit, choice: Choice) -> None:
     """The widget of one setting; a change is kept at once."""
     t, label = visit.t, visit.t(f"set_{choice.name}")
-    _settle(choice.key, choices.read(visit.settings, choice.key))
+    value = choices.read(visit.settings, choice.key)
+    kept = visit.store.preferences(visit.profile).get("settings") or {}
+    # The name of a cross-encoder may be kept before it counts.
+    _settle(choice.key, kept.get(choice.key, value) if choice.kind == "text" else value)
     common: dict[str, Any] = {
         "key": f"set-{choice.key}",
         "on_change": _save,
@@ -106,10 +105,10 @@ def field(visit: Visit, choice: Choice) -> None:
             show = partial(_option, t)
             st.segmented_control(label, choice.options, format_func=show, required=True, **common)
         case "share":
-            most = max(choice.most, choices.read(visit.settings, choice.key))
+            most = max(choice.most, value)
             st.slider(label, float(choice.least), float(most), step=choice.step, **common)
         case "number" | "seed":
-            most = max(choice.most, choices.read(visit.settings, choice.key) or 0)
+            most = max(choice.most, value or 0)
             st.number_input(label, int(choice.least), int(most), step=int(choice.step), **common)
         case "switch":
             st.toggle(label, **common)
@@ -185,7 +184,8 @@ def _save_threshold(visit: Visit) -> None:
 
 def _usable(visit: Visit, chosen: dict[str, Any]) -> bool:
     try:
-        backend.check_settings(shell.plain_settings(chosen))
+        base = shell.plain_settings()
+        backend.check_settings(shell.plain_settings(choices.in_effect(chosen, base)))
     except GlmRagError as error:
         st.session_state["settings_error"] = error
         return False

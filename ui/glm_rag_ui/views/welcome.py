@@ -68,20 +68,23 @@ def fetch_panel(visit: Visit, spec: ModelSpec) -> None:
     accepted, source = True, "auto"
     if spec.license.needs_consent:
         with st.expander(t("model_license", name=spec.license.name), icon=":material/gavel:"):
-            st.html(render.plain(f"{spec.license.text}\n\n{spec.license.url}"))
+            text = choices.reflowed(spec.license.text)
+            st.html(render.plain(f"{text}\n\n{spec.license.url}"))
         accepted = st.checkbox(t("model_accept"), key=f"accept-{spec.license.name}")
     if spec.kind == "hub":
         source = st.segmented_control(
             t("model_from"),
             list(SOURCES),
-            default="modelscope" if visit.language == "zh" else "hf",
+            default="modelscope" if visit.language == "zh" and backend.has_modelscope() else "hf",
             required=True,
             format_func=SOURCES.__getitem__,
         )
     free = machine_table.size(backend.free_disk(visit.settings))
     label = t("pull_button", name=choices.model_title(spec.name))
+    progress = st.container()  # above the button, which may stand at the lower end of a phone
     if st.button(label, type="primary", icon=":material/download:", disabled=not accepted):
-        fetch(visit, spec, source)
+        with progress:
+            fetch(visit, spec, source)
     st.html(f'<p class="gr-foot">{t("model_free", size=free)}</p>')
 
 

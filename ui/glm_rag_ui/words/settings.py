@@ -18,8 +18,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "no_model_shell": ("Or in a terminal:", "也可以在终端运行："),
     "about_smollm2": (
         "Small and free, for a first look. English only, and it makes mistakes. "
-        "Needs about 1 GB of memory.",
-        "免费的小模型，适合初次体验。只懂英文，也会出错。约需 1 GB 内存。",
+        "Needs about 1.5 GB of memory.",
+        "免费的小模型，适合初次体验。只懂英文，也会出错。约需 1.5 GB 内存。",
     ),
     "about_chatglm2_32k": (
         "Chinese and English, long documents. For real work, with 16 GB of memory or a GPU.",
@@ -33,7 +33,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Chinese and English, best for shorter documents. 16 GB of memory or a GPU.",
         "中英双语，更适合较短的文档。需要 16 GB 内存或显卡。",
     ),
-    "model_size": ("{size} to download", "需下载 {size}"),
+    "model_size": ("{size} to download.", "需下载 {size}。"),
     "model_here": ("on this computer", "已在本机"),
     "model_license": ("Licence: {name}", "许可协议：{name}"),
     "model_accept": (
@@ -68,7 +68,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "What writes the answers. One that is not here yet is fetched on the chat page.",
         "撰写回答的模型。本机没有的模型可在对话页下载。",
     ),
-    "set_quantize": ("Rounding of weights", "权重量化"),
+    "set_quantize": ("Quantization", "权重量化"),
     "set_quantize_help": (
         "int8 halves the memory of a 16-bit model, int4 quarters it, at some loss of precision.",
         "int8 把 16 位模型的内存减半，int4 减到四分之一，精度略有损失。",
