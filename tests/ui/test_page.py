@@ -1,47 +1,43 @@
-"""The page in process, over a scripted backend: what it shows and what it calls."""
+"""The chat in process, over a scripted backend: what it shows and what it calls."""
 
-from pathlib import Path
+import threading
+import time
 
 import pytest
 
 import ui_fakes
+from glm_rag.conversations import ConversationStore
 from glm_rag.errors import ContextWindowError, KnowledgeBaseError
 from glm_rag.samples import handbook_folder
 from glm_rag.types import IngestFailure
+from ui_driver import address, ask, button, links, open_page, page, press, shown
 
-testing = pytest.importorskip("streamlit.testing.v1")
-
-APP = str(Path(__file__).parents[2] / "ui" / "glm_rag_ui" / "app.py")
-
-
-def page(**query: str):
-    """The page as a new visitor sees it."""
-    test = testing.AppTest.from_file(APP, default_timeout=20)
-    for name, value in query.items():
-        test.query_params[name] = value
-    return test.run()
-
-
-def shown(test) -> str:
-    """All HTML on the page."""
-    assert not test.exception
-    return "\n".join(element.proto.body for element in test.get("html"))
-
-
-def ask(test, question: str):
-    return test.chat_input[0].set_value(question).run()
-
-
-def button(test, label: str):
-    return next(item for item in test.button if item.label == label)
+pytest.importorskip("streamlit")
 
 
 def test_a_new_visitor_sees_what_can_be_asked(backend):
     test = page()
     assert "What would you like to know?" in shown(test)
     assert test.selectbox[0].value == "handbook"
-    assert [item.label for item in test.expander] == ["2 documents"]
+    assert "2 documents" in [link.label for link in links(test)]
     assert not test.chat_input[0].disabled
+
+
+def test_suggested_questions_are_asked_with_one_click(backend):
+    backend.suggested = ["How long is parental leave?", "Who pays for *travel*?"]
+    test = press(page(), "Who pays for \\*travel\\*\\?")
+    assert [question for question, _ in backend.assistant.asked] == ["Who pays for *travel*?"]
+    assert "Parental leave lasts" in shown(test)
+
+
+def test_a_failure_to_suggest_costs_only_the_suggestions(backend, monkeypatch):
+    from glm_rag import suggestions
+
+    def fail(*_arguments):
+        raise KnowledgeBaseError("no embedder")
+
+    monkeypatch.setattr(suggestions, "suggest_questions", fail)
+    assert "What would you like to know?" in shown(page())
 
 
 def test_an_answer_comes_with_marks_sources_and_figures(backend):
@@ -49,13 +45,32 @@ def test_an_answer_comes_with_marks_sources_and_figures(backend):
     assert 'href="#a0-1"' in html
     assert f'<mark id="a0-1">{ui_fakes.QUOTE}</mark>' in html
     assert "first word after 0.8 s" in html
+    assert "157 of 2,048 tokens" in html
+    assert 'href="document?' in html
+
+
+def test_marks_stand_behind_sentences_while_the_next_one_is_written(backend):
+    from glm_rag_ui.answering import Answering
+    from glm_rag_ui.i18n import translator
+    from glm_rag_ui.views import turns
+
+    run = Answering(ui_fakes.turn("Yes. No"), stream=lambda: iter(()), line=None, save=None)
+    run.citations = (ui_fakes.citation(at=4),)
+    html = turns.live(run, translator("en"))
+    assert html.index("Yes.") < html.index("gr-cite") < html.index(" No")
+    assert "gr-live" in html
 
 
 def test_a_chinese_question_to_an_english_model_is_warned_about(backend):
     test = ask(page(), "育儿假有多长？")
     assert "This model reads English only" in shown(test)
     assert "This model reads English only" in shown(test.run())
-    assert "This model reads English only" not in shown(ask(page(), "How long is the leave?"))
+    assert "This model reads English only" not in shown(ask(new(), "How long is the leave?"))
+
+
+def new():
+    """A visit that goes on with none of the conversations before."""
+    return press(page(), "New conversation")
 
 
 def test_a_follow_up_passes_the_last_answer_on(backend):
@@ -67,31 +82,35 @@ def test_a_follow_up_passes_the_last_answer_on(backend):
         "And for part-timers?",
     ]
     assert asked[0][1] is None
-    assert asked[1][1] is backend.assistant.result
+    assert asked[1][1] == backend.assistant.result
     assert 'id="a1-1"' in shown(test)
 
 
-def test_an_abstention_says_so_and_shows_what_came_closest(backend):
+def test_an_abstention_says_why_and_shows_what_came_closest(backend):
     backend.assistant.result = ui_fakes.abstention()
     html = shown(ask(page(), "Who built the moon?"))
     assert "I found nothing about this" in html
+    assert "too far from the question" in html
+    assert "(evidence -0.41; 0 is enough)" in html
     assert "Nearest passages" in html
 
 
 def test_an_error_in_mid_stream_keeps_the_part_that_came(backend):
     backend.assistant.error = ContextWindowError("the prompt has 9,000 tokens: ask less")
-    html = shown(ask(page(), "How long?"))
-    assert "<p>Parental leave lasts</p>" in html
-    assert "What came before is kept" in html
-    assert "9,000 tokens" in html
+    test = ask(page(), "How long?")
+    for html in (shown(test), shown(test.run())):
+        assert "<p>Parental leave lasts</p>" in html
+        assert "What came before is kept" in html
+        assert "9,000 tokens" in html
 
 
 def test_an_unexpected_error_shows_no_traceback(backend):
     backend.assistant.error = RuntimeError("secret")
     backend.assistant.error_after = 0
-    html = shown(ask(page(), "How long?"))
-    assert "RuntimeError" in html
-    assert "secret" not in html
+    test = ask(page(), "How long?")
+    for html in (shown(test), shown(test.run())):
+        assert "RuntimeError" in html
+        assert "secret" not in html
 
 
 def test_a_failed_turn_is_not_history(backend):
@@ -102,13 +121,118 @@ def test_a_failed_turn_is_not_history(backend):
     assert backend.assistant.asked[1][1] is None
 
 
-def test_a_new_conversation_forgets(backend):
+def test_an_answer_that_cannot_be_saved_is_shown_and_says_so(backend, monkeypatch):
+    def full(*_arguments):
+        raise KnowledgeBaseError("the disk is full")
+
+    monkeypatch.setattr(ConversationStore, "save_turn", full)
+    html = shown(ask(page(), "How long?"))
+    assert "Parental leave lasts" in html
+    assert "could not be saved" in html
+
+
+# ---------------------------------------------------------------- an answer on its way
+
+
+def test_a_page_that_is_opened_while_an_answer_is_written_shows_all_of_it(backend):
+    """As after a reload: the first page is given up, the second one goes on with the answer."""
+    backend.assistant.gate, backend.assistant.gate_at = threading.Event(), 3
+    seen = []
+    first = threading.Thread(target=lambda: seen.append(ask(page(), "How long?")))
+    first.start()
+    until(lambda: backend.assistant.asked)
+    second = threading.Timer(0.7, backend.assistant.gate.set)
+    second.start()
+    html = shown(page(conversation=only_conversation(backend)))
+    assert html.count("Every employee may take up to 16 weeks") >= 1
+    first.join(20)
+    assert len(backend.assistant.asked) == 1
+    assert shown(seen[0])
+
+
+def test_a_second_question_waits_and_is_told_how_many_are_before_it(backend, profile):
+    from glm_rag_ui.i18n import translator
+    from glm_rag_ui.views import turns
+
+    backend.assistant.gate = threading.Event()
+    pages = []
+    first = threading.Thread(target=lambda: pages.append(ask(page(), "first")))
+    first.start()
+    until(lambda: backend.assistant.asked)
+    second = threading.Thread(target=lambda: pages.append(ask(new(), "second")))
+    second.start()
+    run = until(lambda: next((r for r in running() if r.turn.question == "second"), None))
+    until(lambda: run.ahead == 1)
+    assert "1 question before yours" in turns.live(run, translator("en"))
+    assert [question for question, _ in backend.assistant.asked] == ["first"]
+    backend.assistant.gate.set()
+    first.join(20)
+    second.join(20)
+    assert [question for question, _ in backend.assistant.asked] == ["first", "second"]
+    assert len(pages) == 2
+
+
+def test_when_the_browser_has_gone_the_answer_is_ended_and_what_came_is_kept(backend, monkeypatch):
+    from glm_rag_ui import answering, session
+
+    monkeypatch.setattr(answering, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(answering, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(session, "is_connected", lambda: False)
+    backend.assistant.delay = 0.15
     test = ask(page(), "How long?")
-    button(test, "New conversation").click()
-    test.run()
-    assert "What would you like to know?" in shown(test)
-    ask(test, "again")
-    assert backend.assistant.asked[-1][1] is None
+    html = shown(test)
+    assert "Stopped" in html
+    assert backend.assistant.closed.is_set()
+    turn = stored(backend)[0]
+    assert turn.status == "stopped"
+    assert ui_fakes.REPLY.startswith(turn.text)
+    assert 0 < len(turn.text) < len(ui_fakes.REPLY)
+
+
+def running() -> list:
+    from glm_rag_ui import answering
+
+    return list(answering._all().values())
+
+
+def until(condition, seconds: float = 15.0):
+    """Wait until something is so, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+    return found
+
+
+def store(backend) -> ConversationStore:
+    from glm_rag.config import load_config
+
+    return ConversationStore(load_config().home / "conversations.sqlite")
+
+
+def only_conversation(backend) -> str:
+    from conftest import PROFILE
+
+    (info,) = store(backend).list(PROFILE)
+    return info.id
+
+
+def stored(backend):
+    from conftest import PROFILE
+
+    return store(backend).get(PROFILE, only_conversation(backend)).turns
+
+
+def test_a_stopped_answer_keeps_what_came_and_says_so():
+    from glm_rag_ui.i18n import translator
+    from glm_rag_ui.views import turns
+
+    html = turns.html(ui_fakes.turn("Half of an", status="stopped"), translator("en"))
+    assert "Half of an" in html
+    assert "incomplete" in html
+
+
+# ---------------------------------------------------------------- knowledge bases and files
 
 
 def test_each_knowledge_base_has_its_own_conversation(backend):
@@ -116,6 +240,7 @@ def test_each_knowledge_base_has_its_own_conversation(backend):
     test = ask(page(), "How long?")
     test.selectbox[0].set_value("other").run()
     assert "What would you like to know?" in shown(test)
+    assert not address(test, "conversation")
     test.selectbox[0].set_value("handbook").run()
     assert "Parental leave lasts" in shown(test)
 
@@ -128,68 +253,114 @@ def test_the_address_chooses_language_and_knowledge_base(backend):
     assert test.chat_input[0].placeholder == "向“other”提问"
 
 
-def test_switching_the_language_translates_the_answers_around_it(backend):
-    test = ask(page(), "How long?")
-    test.get("button_group")[0].set_value("zh").run()
-    html = shown(test)
-    assert "来源" in html
-    assert "Parental leave lasts" in html
-    assert test.query_params["lang"] in ("zh", ["zh"])
-
-
 def test_an_empty_knowledge_base_offers_the_sample_handbook(backend):
     test = page(kb="fresh")
     assert "This knowledge base is empty" in shown(test)
-    assert test.chat_input[0].disabled
-    button(test, "Load the sample handbook").click()
-    test.run()
+    press(test, "Load the sample handbook")
     assert backend.ingested == [("fresh", [handbook_folder()])]
-    assert "1 added" in shown(test)
-    assert not test.chat_input[0].disabled
+    assert "What would you like to know?" in shown(test.run())
 
 
-def test_without_a_model_the_page_offers_to_fetch_the_small_one(backend):
+def test_a_question_to_an_empty_knowledge_base_asks_for_documents(backend):
+    test = ask(page(kb="fresh"), "How long?")
+    assert "This knowledge base is empty" in shown(test)
+    assert not backend.assistant.asked
+
+
+def test_without_a_model_the_page_guides_to_one(backend):
     backend.model_present = False
     test = page()
     assert "One step before the first question" in shown(test)
     assert test.chat_input[0].disabled
-    button(test, "Fetch SmolLM2-135M").click()
-    test.run()
-    assert backend.model_present
-    assert not test.chat_input[0].disabled
 
 
-def test_uploaded_files_are_kept_and_failures_have_a_reason(backend, home):
-    test = page()
-    files = [("../a:b.txt", b"hello", "text/plain"), ("locked.pdf", b"%PDF", "application/pdf")]
-    test.file_uploader[0].set_value(files)
-    test.run()
+def drop(test, *files: tuple[str, bytes], question: str = ""):
+    """Drop files into the chat box, and send them with a question or without."""
+    for name, data in files:
+        test.chat_input[0].upload(name, data, "application/octet-stream")
+    return test.chat_input[0].set_value(question).run()
+
+
+FILES = (("a:b.txt", b"hello"), ("locked.pdf", b"%PDF"))
+
+
+def test_files_in_the_chat_box_are_taken_in_then_the_question_is_asked(backend, home):
+    test = drop(page(), *FILES, question="What is new?")
     folder = home / "uploads" / "handbook"
     assert {path.name for path in folder.iterdir()} == {"a b.txt", "locked.pdf"}
     assert (folder / "a b.txt").read_bytes() == b"hello"
     html = shown(test)
     assert "1 added" in html
     assert "password-protected" in html
-    assert "3 documents" in [item.label for item in test.expander]
-    assert "1 file could not be read" in [item.label for item in test.expander]
+    assert "Parental leave lasts" in html
+    assert html.index("1 added") < html.index("Parental leave lasts")
+    assert [question for question, _ in backend.assistant.asked] == ["What is new?"]
 
 
-def test_a_file_is_ingested_once_not_at_every_rerun(backend):
-    test = page()
-    test.file_uploader[0].set_value([("a.txt", b"x", "text/plain")])
-    test.run()
+def test_files_without_a_question_are_taken_in_and_told(backend):
+    test = drop(page(), *FILES)
+    html = shown(test)
+    assert "1 added" in html
+    assert "password-protected" in html
+    assert not backend.assistant.asked
+    assert "3 documents · 1 not readable" in [link.label for link in links(test)]
+    assert "1 added" not in shown(ask(test, "And now?"))
+
+
+def test_files_fill_an_empty_knowledge_base(backend):
+    test = drop(page(kb="fresh"), ("a.txt", b"x"), question="What does it say?")
+    assert "Parental leave lasts" in shown(test)
+    assert len(backend.bases["fresh"].stored) == 1
+
+
+def test_a_file_is_taken_in_once_not_at_every_rerun(backend):
+    test = drop(page(), ("a.txt", b"x"))
     test.run()
     assert len(backend.ingested) == 1
 
 
-def test_hostile_names_are_text(backend):
-    evil = "<img src=x onerror=alert(1)>![x](http://e/p.png).txt"
-    kb = backend.bases["handbook"]
-    kb.stored.append(ui_fakes.document_info(evil))
-    kb.failed.append(IngestFailure(f"file:///{evil}", "load", f"corrupt: {evil}", True))
-    html = shown(page())
+def test_files_that_cannot_be_taken_in_fail_the_question_with_the_reason(backend, monkeypatch):
+    from glm_rag_ui import backend as seam
+
+    def locked(*_arguments):
+        raise KnowledgeBaseError("another process writes: wait for it with --wait")
+
+    monkeypatch.setattr(seam, "ingest", locked)
+    test = drop(page(), ("a.txt", b"x"), question="What is new?")
+    for html in (shown(test), shown(test.run())):
+        assert "wait for it with --wait" in html
+    assert not backend.assistant.asked
+    assert "wait for it with --wait" in shown(drop(new(), ("a.txt", b"x")))
+
+
+def test_every_format_that_is_read_can_be_dropped(backend):
+    from glm_rag_ingest.loaders.suffixes import BY_SUFFIX
+
+    offered = page().chat_input[0].proto.file_type
+    assert set(offered) == set(BY_SUFFIX)
+
+
+# ---------------------------------------------------------------- safety
+
+
+EVIL = "<img src=x onerror=alert(1)> ![x](http://e.example/p.png) $x$ :smile: \u202egnp"
+
+
+def test_hostile_names_questions_and_suggestions_are_text(backend):
+    backend.suggested = [EVIL]
+    test = page()
+    assert all("![x](" not in item.label and "$x$" not in item.label for item in test.button)
+    test = drop(test, (f"{EVIL.replace('/', '')}.txt", b"x"), question=EVIL)
+    html = shown(test)
     assert "<img" not in html
     assert "&lt;img" in html
+    assert "\u202e" not in html
+    test.run()
+    labels = [item.label for item in test.button]
+    assert all("![x](" not in label and "\u202e" not in label for label in labels)
+    kb = backend.bases["handbook"]
+    kb.failed.append(IngestFailure(f"file:///{EVIL}", "load", f"corrupt: {EVIL}", True))
+    assert "<img" not in shown(test.run())
 
 
 def test_a_damaged_knowledge_base_is_one_friendly_line(backend, monkeypatch):
@@ -209,17 +380,8 @@ def test_a_wrong_setting_is_one_friendly_line(backend, monkeypatch):
     assert "did you mean `model`" in shown(page())
 
 
-@pytest.mark.usefixtures("backend")
-def test_two_visitors_do_not_see_each_other():
-    ask(page(), "my secret question")
-    assert "my secret question" not in shown(page())
-
-
-def test_a_stopped_answer_keeps_what_came_and_says_so():
-    from glm_rag_ui.i18n import translator
-    from glm_rag_ui.session import Turn
-    from glm_rag_ui.views import chat
-
-    html = chat.finished(Turn("q", text="Half of an"), "a0", translator("en"))
-    assert "Half of an" in html
-    assert "incomplete" in html
+def test_an_answer_stays_when_another_page_was_looked_at(backend):
+    test = ask(page(), "How long?")
+    open_page(test, "settings")
+    assert "Parental leave lasts" in shown(open_page(test, "chat"))
+    assert button(test, "New conversation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from glm_rag.types import (
@@ -15,10 +15,12 @@ from glm_rag.types import (
     Passage,
     ScoredDocument,
 )
-from glm_rag_ui import render
+from glm_rag_ui import account, render
 from glm_rag_ui.i18n import Translate
 
 Span = tuple[int, int]
+# Address of the page that shows characters of a document, as `shell.link` makes it.
+Link = Callable[..., str]
 
 _HEADING = re.compile(r"#{1,6}\s+(?=\S)")
 _CHIPS = 3
@@ -27,12 +29,14 @@ _NEAREST_LENGTH = 600
 _LISTED = 200
 
 
-def answer(result: Answer, key: str, t: Translate) -> str:
+def answer(result: Answer, key: str, t: Translate, link: Link | None = None) -> str:
     """A finished answer: text with marks, or why there is none; sources; figures."""
-    figures = render.figures(result, t)
-    panel = sources(result, key, t)
+    spent = render.figures(result, t) + account.window(result.window, t)
+    panel = sources(result, key, t, link)
+    asked = account.searched(result, t)
     if result.abstained:
-        return render.notice("warn", "", result.text) + panel + figures
+        reason = account.why(result, t)
+        return asked + render.notice("warn", result.text, reason) + panel + spent
     # Where nothing is supported, one notice says so; a mark at every sentence would not add to it.
     doubts = [u for u in result.unsupported if result.citations or u.kind == "number"]
     body = render.answer_body(result.text, result.citations, doubts, key=key, t=t)
@@ -40,17 +44,17 @@ def answer(result: Answer, key: str, t: Translate) -> str:
     notes = render.notice("info", t(ended)) if ended else ""
     if not result.citations:
         notes += render.notice("warn", t("not_cited"))
-    return render.answer_block(body) + notes + panel + figures
+    return asked + render.answer_block(body) + notes + panel + spent
 
 
-def sources(answer: Answer, key: str, t: Translate) -> str:
+def sources(answer: Answer, key: str, t: Translate, link: Link | None = None) -> str:
     """The panel of an answer: cited passages open, the others it read folded."""
     if answer.abstained:
-        return nearest(answer.nearest, t)
+        return nearest(answer.nearest, t, link)
     cited = {citation.index for citation in answer.citations}
     passages = answer.context.passages
-    first = [_passage(p, answer.citations, key, t) for p in passages if p.index in cited]
-    others = [_passage(p, (), key, t) for p in passages if p.index not in cited]
+    first = [_passage(p, answer.citations, key, t, link) for p in passages if p.index in cited]
+    others = [_passage(p, (), key, t, link) for p in passages if p.index not in cited]
     if not passages:
         return ""
     left_out = answer.context.num_dropped
@@ -80,7 +84,9 @@ def _chips(places: Iterable[str]) -> str:
     return " ".join(f'<span class="gr-chip">{item}</span>' for item in shown)
 
 
-def _passage(passage: Passage, citations: Sequence[Citation], key: str, t: Translate) -> str:
+def _passage(
+    passage: Passage, citations: Sequence[Citation], key: str, t: Translate, link: Link | None
+) -> str:
     own = [citation for citation in citations if citation.index == passage.index]
     metadata = passage.document.metadata
     facts = [t("tokens", n=passage.num_tokens)]
@@ -90,14 +96,41 @@ def _passage(passage: Passage, citations: Sequence[Citation], key: str, t: Trans
     # A mark's number leads to the highlighted words, or to the passage where there are none.
     anchor = f' id="{render.escape(key)}-{passage.index}"'
     body = highlighted(passage.text, spans, anchor)
+    opened = _opening(metadata, own[0] if own else None, t, link)
     return (
         f'<article class="gr-passage"{"" if spans else anchor}>'
-        f"{_head(str(passage.index), metadata, ' · '.join(facts), t)}{body}</article>"
+        f"{_head(str(passage.index), metadata, ' · '.join(facts), t, opened)}{body}</article>"
     )
 
 
-def _head(number: str, metadata: Mapping[str, Any], facts: str, t: Translate) -> str:
-    """Number, title, page, headings, file and figures of one passage."""
+def _opening(
+    metadata: Mapping[str, Any], citation: Citation | None, t: Translate, link: Link | None
+) -> str:
+    """A link to the passage, or the quote of `citation`, inside the whole text."""
+    if link is None or not metadata.get("source"):
+        return ""
+    where: dict[str, object] = {"source": metadata["source"]}
+    if citation is not None and 0 <= citation.start < citation.end:
+        where |= {"start": citation.start, "end": citation.end}
+    elif isinstance(metadata.get("start"), int) and isinstance(metadata.get("end"), int):
+        where |= {"start": metadata["start"], "end": metadata["end"]}
+    address = link("document", **{name: _sendable(value) for name, value in where.items()})
+    # A page of its own: the conversation stays where it is.
+    return (
+        f'<a class="gr-open" href="{render.escape(address)}" target="_blank" '
+        f'rel="noopener noreferrer">{t("open_document")}</a>'
+    )
+
+
+def _sendable(value: object) -> str:
+    """What an address can hold."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _head(
+    number: str, metadata: Mapping[str, Any], facts: str, t: Translate, opened: str = ""
+) -> str:
+    """Number, title, page, headings, file and figures of one passage; `opened` is HTML."""
     title, page = _title(metadata)
     path = " › ".join(str(item) for item in metadata.get("headings") or ())
     name = render.file_name(str(metadata.get("source", "")))
@@ -108,6 +141,8 @@ def _head(number: str, metadata: Mapping[str, Any], facts: str, t: Translate) ->
     ]
     if facts:
         small.append(render.escape(facts))
+    if opened:
+        small.append(opened)
     badge = f'<span class="gr-number">{number}</span>' if number else ""
     return (
         f"<header>{badge}<b>{render.place(title, page, t)}</b>"
@@ -183,13 +218,14 @@ def _marked(text: str, part: Span, spans: Sequence[Span]) -> str:
     return "".join(pieces)
 
 
-def nearest(found: Sequence[ScoredDocument], t: Translate) -> str:
+def nearest(found: Sequence[ScoredDocument], t: Translate, link: Link | None = None) -> str:
     """Passages that came closest when there was no evidence to answer."""
     shown = found[:_NEAREST_SHOWN]
     if not shown:
         return ""
     body = "".join(
-        f'<article class="gr-passage">{_head("", hit.document.metadata, "", t)}'
+        f'<article class="gr-passage">'
+        f"{_head('', hit.document.metadata, '', t, _opening(hit.document.metadata, None, t, link))}"
         f"{highlighted(_shortened(hit.document.page_content), ())}</article>"
         for hit in shown
     )

@@ -32,6 +32,12 @@ _CODE = re.compile(r"(`[^`\n]+`)")
 _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _QUOTE_LIMIT = 320
 
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+# What Streamlit's Markdown finds in the text after parsing, where a backslash no longer helps:
+# emoji and icon codes, colours, addresses and mail addresses, arrows and dashes made of signs.
+_FOUND_LATER = re.compile(r"(?<=[:@])|(?<=[<>~=-])(?=[<>=-])|(?<=www)(?=\.)", re.IGNORECASE)
+_WORD_JOINER = "\u2060"
+
 
 def escape(text: str) -> str:
     """Text as it may stand in HTML, in elements and in quoted attributes.
@@ -44,6 +50,19 @@ def escape(text: str) -> str:
 def plain(text: str) -> str:
     """Text with its line breaks, and nothing in it interpreted."""
     return f'<div class="gr-plain" dir="auto">{escape(text)}</div>'
+
+
+def label(text: str, limit: int = 60) -> str:
+    """Foreign text as the label of a widget: Streamlit reads labels as Markdown.
+
+    Line breaks become spaces, and more than `limit` characters an ellipsis. Nothing comes to
+    life: Markdown signs are escaped, and invisible word joiners break up what is recognised only
+    after parsing.
+    """
+    line = " ".join(_BIDI.sub("\ufffd", _CONTROL.sub("\ufffd", text[: 20 * limit])).split())
+    if len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    return _PUNCTUATION.sub(r"\\\1", _FOUND_LATER.sub(_WORD_JOINER, line))
 
 
 def file_name(source: str) -> str:
@@ -232,9 +251,29 @@ def answer_block(body: str, *, live: bool = False) -> str:
     return f'<div class="{css}" dir="auto">{body}</div>'
 
 
-def waiting(t: Translate) -> str:
-    """What stands in the answer's place before its first word."""
-    return f'<p class="gr-waiting" role="status">{t("waiting")}<i></i><i></i><i></i></p>'
+def waiting(t: Translate, line: str = "") -> str:
+    """What stands in the answer's place before its first word; `line` says what is waited for."""
+    words = escape(line) if line else t("waiting")
+    return f'<p class="gr-waiting" role="status">{words}<i></i><i></i><i></i></p>'
+
+
+def scroll_to(selector: str, name: str, block: str = "center") -> str:
+    """Script that brings an element into view, once for each `name`.
+
+    Only words of our own stand in it; `name` is cut down to letters and digits. Streamlit runs a
+    script when its text is new, so drawing the page anew leaves the reader where he is.
+    """
+    mark = re.sub(r"[^0-9A-Za-z]", "", name)
+    return (
+        f"<script>/* {mark} */ for (const wait of [0, 250]) setTimeout(() => document"
+        f".querySelector('{selector}')?.scrollIntoView({{block: '{block}'}}), wait)</script>"
+    )
+
+
+def files(names: Sequence[str]) -> str:
+    """Names of the files that came with a question."""
+    chips = " ".join(f'<span class="gr-chip"><bdi>{escape(name)}</bdi></span>' for name in names)
+    return f'<p class="gr-attached">{chips}</p>' if chips else ""
 
 
 def notice(kind: str, headline: str, detail: str = "") -> str:

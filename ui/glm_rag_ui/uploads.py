@@ -9,8 +9,11 @@ import unicodedata
 from pathlib import Path
 from typing import Protocol
 
-# What the loaders read; the picker offers these, the ingestion judges the bytes.
-FILE_TYPES = ("pdf", "docx", "md", "markdown", "html", "htm", "txt")
+from glm_rag_ingest.loaders.suffixes import BY_SUFFIX
+
+# What the loaders read; the page offers these, the ingestion judges the bytes. With their dots:
+# `text` alone means every kind of text to Streamlit.
+FILE_TYPES = tuple(BY_SUFFIX)
 _NAME_BYTES = 150
 _FALLBACK = "document"
 _UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f]')

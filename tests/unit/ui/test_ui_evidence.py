@@ -1,6 +1,8 @@
 """The evidence panel: the right words are marked, the rest is text."""
 
 import re
+from html import unescape
+from urllib.parse import parse_qsl
 
 import pytest
 from test_ui_render import NASTY, Reader, assert_harmless
@@ -122,6 +124,38 @@ def test_abstention_without_neighbours_has_no_panel():
     assert evidence.sources(empty, "a0", EN) != ""
 
 
+def link(view: str, **query: str) -> str:
+    from urllib.parse import urlencode
+
+    return f"{view}?{urlencode(query)}"
+
+
+def opened(html: str) -> list[str]:
+    return [unescape(found) for found in re.findall('class="gr-open" href="([^"]*)"', html)]
+
+
+def test_a_cited_passage_opens_at_the_quote_and_a_read_one_at_itself():
+    addresses = opened(evidence.answer(ui_fakes.answer(), "a0", EN, link))
+    quote = ui_fakes.citation()
+    assert [dict(parse_qsl(address.partition("?")[2])) for address in addresses] == [
+        {"source": ui_fakes.SOURCE, "start": str(quote.start), "end": str(quote.end)},
+        {"source": ui_fakes.SOURCE, "start": "100", "end": "115"},
+    ]
+
+
+def test_nearest_passages_open_in_the_whole_text_too():
+    assert len(opened(evidence.answer(ui_fakes.abstention(), "a0", EN, link))) == 1
+    assert opened(evidence.answer(ui_fakes.abstention(), "a0", EN)) == []
+
+
+def test_a_passage_without_a_source_has_no_link():
+    document = ui_fakes.document()
+    del document.metadata["source"]
+    context = PackedContext((Passage(1, document, ui_fakes.TEXT, 9),), 9, 100, 0)
+    html = evidence.answer(ui_fakes.answer(context=context, citations=()), "a0", EN, link)
+    assert opened(html) == []
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_hostile_documents_stay_text(text):
     document = ui_fakes.document(text, title=text)
@@ -130,7 +164,7 @@ def test_hostile_documents_stay_text(text):
     hit = ui_fakes.citation(text[3:7], title=text, source=text, start=103, end=107)
     context = PackedContext((passage,), 5, 10, 0)
     assert_harmless(
-        evidence.answer(ui_fakes.answer(text, citations=(hit,), context=context), "a", EN)
+        evidence.answer(ui_fakes.answer(text, citations=(hit,), context=context), "a", EN, link)
     )
     failure = IngestFailure(text, "load", text, permanent=True)
     assert_harmless(evidence.report(IngestReport(failures=(failure,)), EN))

@@ -1,5 +1,6 @@
 """What the page makes of foreign text: nothing in it may come to life."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -61,9 +62,12 @@ class Reader(HTMLParser):
 
 OUR_TAGS = {
     *("div", "p", "br", "ul", "ol", "li", "pre", "code", "strong", "a", "span", "mark", "details"),
-    *("summary", "article", "header", "small", "b", "bdi", "section", "h1", "h2", "i"),
+    *("summary", "article", "header", "small", "b", "bdi", "section", "h1", "h2", "i", "q"),
 }
-OUR_ATTRIBUTES = {"class", "dir", "href", "id", "role", "aria-label", "value"}
+OUR_ATTRIBUTES = {
+    *("class", "dir", "href", "id", "role", "aria-label", "value", "style", "tabindex"),
+    *("target", "rel"),
+}
 
 
 def assert_harmless(html: str) -> Reader:
@@ -71,7 +75,11 @@ def assert_harmless(html: str) -> Reader:
     seen = Reader(html)
     assert set(seen.tags) <= OUR_TAGS
     assert {name for name, _ in seen.attributes} <= OUR_ATTRIBUTES
-    assert all(value.startswith("#") for name, value in seen.attributes if name == "href")
+    for name, value in seen.attributes:
+        if name == "href":
+            assert value[0] == "#" or re.fullmatch(r"document\?[\w%&=.+-]*", value, re.ASCII)
+        if name == "style":
+            assert re.fullmatch(r"flex:\d+", value)
     assert not seen.open
     return seen
 
@@ -82,6 +90,8 @@ def test_foreign_text_never_becomes_markup_of_its_own(text):
     assert_harmless(render.markdown(text))
     assert_harmless(render.answer_block(render.answer_body(text), live=True))
     assert_harmless(render.notice("error", text, text))
+    assert_harmless(render.files([text, text]))
+    assert_harmless(render.waiting(EN, text))
     assert_harmless(render.panel(text, text, label=text, code=text))
     assert_harmless(render.hero(text, text, EN))
     hit = ui_fakes.citation(text, title=text, at=len(text))
@@ -92,6 +102,36 @@ def test_foreign_text_never_becomes_markup_of_its_own(text):
 @pytest.mark.parametrize("text", [text for text in NASTY if text.isprintable()])
 def test_plain_text_reads_back_as_it_was(text):
     assert Reader(render.plain(text)).text == text
+
+
+LATER = re.compile(r":[a-z_/+-]+:|https?://|www\.|\w@\w|->|<-|--|>=|<=|~=", re.I)
+
+
+@pytest.mark.parametrize(
+    "text", [*NASTY, "a -> b -- c <= d ~= e", "www.evil.example ana@e.example"]
+)
+def test_a_label_of_a_widget_is_only_text(text):
+    label = render.label(text, 200)
+    bare = re.sub(r"\\[!-/:-@\[-`{-~]", "", label)
+    assert not re.search(r"[!-/:-@\[-`{-~\n]", bare), "every sign is escaped"
+    parsed = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", label)
+    assert not LATER.search(parsed), "and nothing is found after that"
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x1f]", parsed)
+
+
+def test_a_label_reads_as_its_text_and_is_short():
+    assert render.label("staff handbook 2024") == "staff handbook 2024"
+    assert render.label("a\n\tb  c") == "a b c"
+    assert render.label("手册（第 2 版）") == "手册（第 2 版）"
+    assert len(render.label("x" * 100_000)) == 60
+    assert render.label("x" * 100_000).endswith("…")
+    assert render.label("") == ""
+
+
+def test_a_script_of_ours_holds_no_foreign_words():
+    script = render.scroll_to(".gr-end", "*/ alert(1) </script>'\"\n")
+    assert script.count("<") == 2
+    assert "/* alert1script */" in script
 
 
 def test_escaping_covers_attributes_direction_and_control_characters():

@@ -3,193 +3,248 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Generator
-from contextlib import closing
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from glm_rag.config import Settings
-from glm_rag.errors import GlmRagError
+from glm_rag import suggestions
+from glm_rag.errors import GlmRagError, KnowledgeBaseNotFoundError
 from glm_rag.samples import handbook_folder
-from glm_rag.types import AnswerDelta
-from glm_rag_ui import backend, evidence, failures, render, session, uploads
-from glm_rag_ui.i18n import Translate
-from glm_rag_ui.session import Turn
-from glm_rag_ui.shell import Visit, ingest
+from glm_rag.types import (
+    Conversation,
+    IngestProgress,
+    IngestReport,
+    KnowledgeBaseInfo,
+    Language,
+    SavedTurn,
+)
+from glm_rag_ui import backend, evidence, failures, render, session, shell, uploads
+from glm_rag_ui.shell import Visit
+from glm_rag_ui.uploads import Upload
+from glm_rag_ui.views import conversations, turns, welcome
+
+if TYPE_CHECKING:
+    from streamlit.elements.widgets.chat import ChatInputValue
+
+    from glm_rag.knowledge.base import KnowledgeBase
 
 log = logging.getLogger(__name__)
 
-# Each update sends the whole answer so far: more often than this is not seen, only paid for.
-REFRESH_SECONDS = 0.05
-FOLLOW_SECONDS = 0.15
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the visitor wants now: a question, files to take in, or both."""
+
+    question: str = ""
+    files: Sequence[Upload] = ()
 
 
 def page(visit: Visit) -> None:
     """Draw the page."""
-    settings, kb, t = visit.settings, visit.kb, visit.t
-    stock = session.stock(settings, kb)
-    with st.sidebar:
-        upload_panel(settings, kb, t)
-        stock_panel(stock, kb, t)
-        footer(settings, kb, t)
-    body(settings, kb, stock, t)
-
-
-def upload_panel(settings: Settings, kb: str, t: Translate) -> None:
-    """Files dropped here go into the knowledge base at once."""
-    files = st.file_uploader(
-        t("upload"),
-        type=list(uploads.FILE_TYPES),
-        accept_multiple_files=True,
-        key=f"files-{session.upload_round()}",
-        help=t("upload_help"),
-    )
-    if files:
-        target = uploads.folder(settings.home, kb)
-        ingest(settings, kb, [uploads.save(file, target) for file in files], t)
-
-
-def stock_panel(stock: session.Stock, kb: str, t: Translate) -> None:
-    """What is in the knowledge base, what is not and why."""
-    report = session.last_report(kb)
-    if report is not None:
-        st.html(evidence.report(report, t))
-    if stock.documents:
-        with st.expander(t("documents", n=len(stock.documents))):
-            st.html(evidence.document_list(stock.documents, t))
-    if stock.failures:
-        with st.expander(t("failures", n=len(stock.failures))):
-            st.html(evidence.failure_list(stock.failures, t))
-
-
-def footer(settings: Settings, kb: str, t: Translate) -> None:
-    """Start over; which model answers; that nothing leaves the machine."""
-    st.button(
-        t("new_conversation"),
-        on_click=session.conversation(kb).clear,
-        icon=":material/edit_square:",
-        width="stretch",
-    )
-    name = render.escape(render.file_name(settings.model.name))
-    small = f"<br>{t('small_model')}" if backend.SMALL_MODEL in name else ""
-    st.html(f'<p class="gr-foot">{t("model")} <b>{name}</b>{small}<br>{t("local")}</p>')
-
-
-def body(settings: Settings, kb: str, stock: session.Stock, t: Translate) -> None:
-    """The conversation, or what has to be done before there can be one."""
-    ready = backend.has_model(settings)
-    turns = session.conversation(kb)
+    if not backend.has_model(visit.settings):
+        welcome.page(visit)
+        return
+    stock = stock_of(visit)
+    filled = stock is not None and stock.num_documents > 0
     # Named here, the place is ours to scroll: by itself Streamlit glides to the end of the page
     # whenever a source is opened. The style sheet follows an answer while it is written.
     with st.bottom:
-        question = st.chat_input(
-            _placeholder(kb, ready, bool(stock.documents), t),
+        said = st.chat_input(
+            visit.t("ask_placeholder", kb=visit.kb) if filled else visit.t("ask_empty"),
             key="question",
-            disabled=not (ready and stock.documents),
             submit_mode="stop",
+            accept_file="multiple",
+            file_type=list(uploads.FILE_TYPES),
         )
-    if not ready:
-        model_panel(settings, t)
-    elif not stock.documents:
-        empty_panel(settings, kb, t)
-    elif not (turns or question):
-        st.html(render.hero(kb, t("documents", n=len(stock.documents)), t))
-    for number, turn in enumerate(turns):
-        show_turn(turn, f"a{number}", t)
-    if question and question.strip():
-        answer(settings, kb, question.strip(), turns, t)
+    request = requested(said)
+    conversation = conversations.current(visit)
+    before = conversation.turns if conversation else ()
+    turn = None
+    if request.question and (filled or request.files):
+        conversation, turn = register(visit, conversation, request.question)
+    with st.sidebar:
+        conversations.panel(visit, conversation.id if conversation else None)
+        side(visit, stock)
+    if not (before or turn):
+        before_the_first(visit, stock)
+    for number, earlier in enumerate(before, 1):
+        turns.show(visit, earlier, last=turn is None and number == len(before))
+    if turn is not None:
+        answer(visit, turn, request.files, before)
+    elif request.files:
+        only_files(visit, request.files)
+    elif report := _reports().get(visit.kb):
+        st.html(evidence.report(report, visit.t))
+    if conversation is not None:
+        end = render.scroll_to(".gr-end", conversation.id, "end")
+        st.html(end, unsafe_allow_javascript=True)
 
 
-def _placeholder(kb: str, ready: bool, filled: bool, t: Translate) -> str:
-    if not ready:
-        return t("ask_no_model")
-    return t("ask_placeholder", kb=kb) if filled else t("ask_disabled")
+def stock_of(visit: Visit) -> KnowledgeBaseInfo | None:
+    """Totals of the knowledge base; None where there is none of that name yet."""
+    try:
+        return session.knowledge_base(visit.settings, visit.kb).info()
+    except KnowledgeBaseNotFoundError:
+        return None
 
 
-def show_turn(turn: Turn, key: str, t: Translate) -> None:
-    """A question and its answer, from memory."""
-    with st.chat_message("user"):
-        st.html(render.plain(turn.question))
-    with st.chat_message("assistant"):
-        st.html(finished(turn, key, t))
+def requested(said: str | ChatInputValue | None) -> Request:
+    """What came from the input line, a suggestion, or a question that was sent again."""
+    asked = st.session_state.pop(turns.ASKED, "")
+    if said is None or isinstance(said, str):
+        return Request((said or asked).strip())
+    return Request((said.text or "").strip(), said.files)
 
 
-def answer(settings: Settings, kb: str, question: str, turns: list[Turn], t: Translate) -> None:
-    """Ask, and show the answer while it is made."""
-    before = session.history(turns)
-    turn = Turn(question, unread=not backend.reads(settings, question))
-    # Kept before the first word: a stop or a reload ends this script at any line.
-    turns.append(turn)
-    with st.chat_message("user"):
-        st.html(render.plain(question))
-    message, end = st.chat_message("assistant"), st.empty()
-    with message:
-        place = st.empty()
-        end.html('<i class="gr-end"></i>')
-        place.html(render.waiting(t))
-        shown = time.monotonic()
-        try:
-            assistant = session.assistant(settings, kb)
-            stream = assistant.stream(question, history=before)
-            with closing(cast("Generator[AnswerDelta]", stream)) as deltas:
-                for delta in deltas:
-                    turn.text += delta.text
-                    turn.answer = delta.answer or turn.answer
-                    if turn.text and time.monotonic() - shown >= REFRESH_SECONDS:
-                        place.html(live(turn.text))
-                        shown = time.monotonic()
-        except GlmRagError as error:
-            turn.error = error
-        except Exception as error:  # whatever broke: the part that came stays on the page
-            log.exception("the answer broke off")
-            turn.error = error
-        place.html(finished(turn, f"a{len(turns) - 1}", t))
-    # The page follows only while the script runs: let it reach the end of the finished answer.
-    time.sleep(FOLLOW_SECONDS)
-
-
-def live(text: str) -> str:
-    """The HTML of an answer that is still being written."""
-    return render.answer_block(render.answer_body(text), live=True)
-
-
-def finished(turn: Turn, key: str, t: Translate) -> str:
-    """The HTML of an answer that came to its end, broke off or was stopped."""
-    if turn.answer is not None:
-        unread = render.notice("warn", t("unread")) if turn.unread else ""
-        return unread + evidence.answer(turn.answer, key, t)
-    body = render.answer_block(render.answer_body(turn.text)) if turn.text else ""
-    if turn.error is None:
-        return body + render.notice("info", t("stopped"))
-    return body + failures.notice(turn.error, t, kept=bool(turn.text))
-
-
-def model_panel(settings: Settings, t: Translate) -> None:
-    """Say which model is missing and offer to fetch the small one."""
-    name = settings.model.name
-    command = f"glm-rag model pull {name}"
-    st.html(
-        render.panel(
-            t("no_model"),
-            t("no_model_text", name=name),
-            t("no_model_small"),
-            label=t("no_model_shell"),
-            code=command,
-        )
+def register(
+    visit: Visit, conversation: Conversation | None, question: str
+) -> tuple[Conversation, SavedTurn]:
+    """Keep a question before its first word: a stop or a reload ends this script at any line."""
+    _reports().pop(visit.kb, None)
+    if conversation is None:
+        conversation = visit.store.start(visit.profile, visit.kb)
+        conversations.enter(visit.kb, conversation.id)
+    unread = not backend.reads(visit.settings, question)
+    return conversation, visit.store.add_turn(
+        visit.profile, conversation.id, question, unread=unread
     )
-    if st.button(t("pull_button"), type="primary", icon=":material/download:"):
-        bar = st.progress(0.0, text=t("pulling"))
-        for step, done, total in backend.pull_model(settings, backend.SMALL_MODEL):
-            words = t("converting") if step == "converting" else t("pulling")
-            bar.progress(min(done / total, 1.0) if total else 0.0, text=words)
-        st.session_state["model"] = backend.SMALL_MODEL
-        st.rerun()
 
 
-def empty_panel(settings: Settings, kb: str, t: Translate) -> None:
+# ---------------------------------------------------------------- before the first question
+
+
+def side(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
+    """What the knowledge base holds; which model answers; that nothing leaves the machine."""
+    t = visit.t
+    held = [t("documents", n=stock.num_documents if stock else 0)]
+    if stock is not None and stock.num_failures:
+        held.append(t("report_failed", n=stock.num_failures))
+    with st.container(key="stock", gap=None):
+        st.page_link(
+            st.session_state["pages"]["knowledge"],
+            label=" · ".join(held),
+            icon=":material/folder_open:",
+            query_params={"lang": visit.language, "kb": visit.kb},
+        )
+        name = render.escape(render.file_name(visit.settings.model.name))
+        small = f"<br>{t('small_model')}" if backend.SMALL_MODEL in name else ""
+        st.html(f'<p class="gr-foot">{t("model")} <b>{name}</b>{small}<br>{t("local")}</p>')
+
+
+def before_the_first(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
+    """What could be asked, or how documents get here."""
+    if stock is None or not stock.num_documents:
+        empty_panel(visit)
+        return
+    st.html(render.hero(visit.kb, visit.t("documents", n=stock.num_documents), visit.t))
+    suggest(visit, stock)
+
+
+def suggest(visit: Visit, stock: KnowledgeBaseInfo) -> None:
+    """Questions that the documents answer, one click each."""
+    identity = backend.identity(visit.settings, visit.kb)
+    state = f"{identity} {stock.num_documents} {stock.num_chunks}"
+    try:
+        kb = session.knowledge_base(visit.settings, visit.kb)
+        found = _suggested(state, visit.language, kb)
+    except GlmRagError:
+        log.warning("no questions could be suggested", exc_info=True)
+        return
+    with st.container(key="suggestions"):
+        for number, question in enumerate(found):
+            st.button(
+                render.label(question, 140),
+                key=f"suggested-{number}",
+                on_click=turns.ask,
+                args=(question,),
+                width="stretch",
+            )
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _suggested(state: str, language: Language, _kb: KnowledgeBase) -> tuple[str, ...]:
+    return tuple(suggestions.suggest_questions(_kb, language))
+
+
+def empty_panel(visit: Visit) -> None:
     """Say how to fill the knowledge base and offer the sample handbook."""
-    st.html(render.panel(t("empty"), t("empty_text")))
-    if st.button(t("sample_button"), type="primary", icon=":material/menu_book:"):
-        ingest(settings, kb, [handbook_folder()], t)
+    t = visit.t
+    st.html(render.panel(t("empty"), t("empty_chat")))
+    with st.container(horizontal=True, key="first-steps"):
+        if st.button(t("sample_button"), type="primary", icon=":material/menu_book:"):
+            shell.ingest(visit.settings, visit.kb, [handbook_folder()], t)
+        if st.button(t("to_knowledge"), icon=":material/library_books:"):
+            shell.go("knowledge")
+
+
+# ---------------------------------------------------------------- answers and files
+
+
+def answer(
+    visit: Visit, turn: SavedTurn, files: Sequence[Upload], before: Sequence[SavedTurn]
+) -> None:
+    """Take files in, then ask, and show the answer while it is made."""
+    with st.chat_message("user"):
+        st.html(render.plain(turn.question) + render.files([file.name for file in files]))
+        turns.edit_button(visit, turn)
+    with st.chat_message("assistant"):
+        if files and not _taken(visit, turn, files):
+            return
+        last = next((item.answer for item in reversed(before) if item.answer is not None), None)
+        turns.watch(visit, turns.begin(visit, turn, last))
+
+
+def _taken(visit: Visit, turn: SavedTurn, files: Sequence[Upload]) -> bool:
+    """Take files in for a question; if that fails, so has the question."""
+    try:
+        st.html(evidence.report(take_in(visit, files), visit.t))
+    except Exception as error:
+        log.exception("files of a question could not be taken in")
+        kept = f"{type(error).__name__}: {error}" if isinstance(error, GlmRagError) else ""
+        failed = replace(turn, status="failed", error=kept or type(error).__name__)
+        visit.store.save_turn(visit.profile, failed)
+        st.html(turns.html(failed, visit.t))
+        return False
+    except BaseException:  # stopped, or the page is drawn anew
+        visit.store.save_turn(visit.profile, replace(turn, status="stopped"))
+        raise
+    return True
+
+
+def only_files(visit: Visit, files: Sequence[Upload]) -> None:
+    """Take files in that came without a question, then draw the page with what they changed."""
+    with st.chat_message("assistant"):
+        try:
+            _reports()[visit.kb] = take_in(visit, files)
+        except GlmRagError as error:
+            st.html(failures.notice(error, visit.t))
+            return
+    st.rerun()
+
+
+def take_in(visit: Visit, files: Sequence[Upload]) -> IngestReport:
+    """Keep files in the data folder and read them into the knowledge base, with progress."""
+    t = visit.t
+    bar, current = st.empty(), st.empty()
+    bar.progress(0.0, text=t("ingesting"))
+    target = uploads.folder(visit.settings.home, visit.kb)
+    paths = [uploads.save(file, target) for file in files]
+
+    def show(progress: IngestProgress) -> None:
+        share = progress.done / progress.total if progress.total else 0.0
+        count = t("ingest_count", done=progress.done, total=progress.total)
+        bar.progress(min(share, 1.0), text=f"{t('ingesting')} · {count}")
+        current.html(render.plain(render.file_name(progress.current) if progress.current else " "))
+
+    report = backend.ingest(visit.settings, visit.kb, paths, show)
+    bar.empty()
+    current.empty()
+    return report
+
+
+def _reports() -> dict[str, IngestReport]:
+    """What became of files without a question, by knowledge base, until the next question."""
+    reports: dict[str, IngestReport] = st.session_state.setdefault("taken_in", {})
+    return reports

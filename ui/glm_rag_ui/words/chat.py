@@ -5,7 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, tuple[str, str]] = {
     "new_conversation": ("New conversation", "新对话"),
     "ask_placeholder": ("Ask about {kb}", "向“{kb}”提问"),
-    "ask_disabled": ("Add documents first", "请先添加文档"),
+    "ask_empty": ("Drop documents here to begin", "把文档拖到这里，即可开始"),
     "ask_no_model": ("Fetch a model first", "请先下载模型"),
     "welcome": ("What would you like to know?", "想了解什么？"),
     "welcome_text": (
@@ -47,4 +47,97 @@ TEXTS: dict[str, tuple[str, str]] = {
     "fig_written": ("{n} tokens written", "写 {n} 词元"),
     "fig_read": ("{n} read", "读 {n} 词元"),
     "fig_total": ("{s} s in all", "共 {s} 秒"),
+    "searched": ("Searched for:", "检索问题："),
+    "searched_rule": ("(with the question before it)", "（已并入上一个问题）"),
+    "searched_model": ("(rewritten by the model)", "（由模型改写）"),
+    "why_nothing": (
+        "Not one passage of this knowledge base shares words or meaning with the question.",
+        "这个知识库中没有任何段落与问题相关。",
+    ),
+    "why_weak": (
+        "The best passage found is too far from the question to answer from it.",
+        "找到的最佳段落与问题相关度不足，不宜据此作答。",
+    ),
+    "why_margin": ("(evidence {s}; 0 is enough)", "（依据强度 {s}，达到 0 即可作答）"),
+    "why_empty": ("The model wrote nothing.", "模型没有写出任何内容。"),
+    "why_declined": (
+        "The model read the passages and found no answer in them.",
+        "模型读过这些段落，未能从中找到答案。",
+    ),
+    "open_document": ("Open in the whole text", "在全文中查看"),
+    "window_used": ("{n} of {of} tokens of the context read", "上下文共 {of} 词元，已读 {n}"),
+    "window_system": ("Instructions", "指令"),
+    "window_history": ("Conversation", "对话历史"),
+    "window_passage": ("Passage {n}", "段落 {n}"),
+    "window_question": ("Question", "问题"),
+    "window_reserve": ("Kept for the answer", "为回答预留"),
+    "window_free": ("Free", "空闲"),
+    "window_rounds_out": (
+        "{n} earlier round left out|{n} earlier rounds left out",
+        "{n} 轮较早的对话未放入",
+    ),
+    "window_rounds_short": (
+        "{n} earlier round without its passages|{n} earlier rounds without their passages",
+        "{n} 轮较早的对话略去了段落",
+    ),
+    "window_passages_out": ("{n} passage left out|{n} passages left out", "{n} 个段落未放入"),
+    "queue": (
+        "{n} question before yours|{n} questions before yours",
+        "前面还有 {n} 个问题，请稍候",
+    ),
+    "elsewhere": (
+        "This answer is being written in another window.",
+        "这个回答正在另一个窗口中生成。",
+    ),
+    "no_evidence": (
+        "The sources of this answer cannot be shown any more.",
+        "这个回答的来源已无法显示。",
+    ),
+    "unsaved": ("This answer could not be saved.", "这个回答未能保存。"),
+    "unsaved_text": (
+        "It is gone when the page is reloaded. Is the disk full?",
+        "重新载入页面后将丢失，请检查磁盘空间。",
+    ),
+    "empty_chat": (
+        "Drop files into the box below, or add whole folders on the page of knowledge bases: "
+        "PDF, Word, Excel, PowerPoint, Markdown, HTML, mail, code and more. "
+        "Or look around with a short sample handbook in English and Chinese.",
+        "把文件拖到下方输入框，或在“知识库”页面添加整个文件夹："
+        "支持 PDF、Word、Excel、PowerPoint、Markdown、HTML、邮件、代码等。"
+        "也可以先用一份中英双语的示例手册体验。",
+    ),
+    "to_knowledge": ("Knowledge bases", "前往知识库"),
+    "conversation_gone": (
+        "This conversation is not here (any more).",
+        "没有找到这个对话，可能已被删除。",
+    ),
+    "search_conversations": ("Search conversations", "搜索对话"),
+    "search_nothing": ("Nothing found.", "没有找到。"),
+    "list_more": ("Show more", "显示更多"),
+    "today": ("Today", "今天"),
+    "earlier": ("Earlier", "更早"),
+    "untitled": ("Untitled", "未命名"),
+    "rename": ("Rename", "重命名"),
+    "export": ("Download as Markdown", "导出为 Markdown"),
+    "delete": ("Delete", "删除"),
+    "delete_title": ("Delete this conversation?", "删除这个对话？"),
+    "delete_text": (
+        "“{title}” with all its questions and answers. This cannot be undone.",
+        "将删除“{title}”及其全部问答，且无法恢复。",
+    ),
+    "cancel": ("Cancel", "取消"),
+    "send": ("Send", "发送"),
+    "edit": ("Edit the question", "修改问题"),
+    "regenerate": ("Answer again", "重新回答"),
+    "feedback_say": ("Tell why", "说说原因"),
+    "feedback_said": ("Your words", "我的评价"),
+    "feedback_label": (
+        "What was good or wrong about this answer?",
+        "这个回答好在哪里，或错在哪里？",
+    ),
+    "feedback_hint": ("Ctrl+Enter keeps it", "按 Ctrl+Enter 保存"),
+    "feedback_local": (
+        "It is kept on this computer, with the answer.",
+        "评价与回答一起保存在本机。",
+    ),
 }
