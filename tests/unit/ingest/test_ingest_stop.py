@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("faiss")
 
-from word_embeddings import WordEmbeddings
-
 from glm_rag.config import load_config
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag_ingest.pipeline import Ingestion, IngestOptions, Listeners
+from word_embeddings import WordEmbeddings
 
 
 @pytest.fixture

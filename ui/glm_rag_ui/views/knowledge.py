@@ -59,20 +59,19 @@ def all_of_them(visit: Visit, infos: Sequence[KnowledgeBaseInfo]) -> None:
     names = [info.name for info in infos]
     key = f"kb-list-{hash(tuple(names))}-{visit.kb}"
     chosen = names.index(visit.kb) if visit.kb in names else None
-    number = {"format": "localized"}
     st.dataframe(
         tables.base_rows(infos, t),
         column_config={
             "name": st.column_config.TextColumn(t("column_name"), width="large"),
-            "documents": st.column_config.NumberColumn(t("tile_documents"), **number),
-            "passages": st.column_config.NumberColumn(t("column_passages"), **number),
-            "failures": st.column_config.NumberColumn(t("tile_failures"), **number),
+            "documents": st.column_config.NumberColumn(t("tile_documents"), format="localized"),
+            "passages": st.column_config.NumberColumn(t("column_passages"), format="localized"),
+            "failures": st.column_config.NumberColumn(t("tile_failures"), format="localized"),
             "size": st.column_config.NumberColumn(t("tile_disk"), format="bytes"),
         },
         hide_index=True,
         on_select=lambda: open_row(visit, key, names),
         selection_mode="single-row" if chosen is None else "single-row-required",
-        selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
+        selection_default=None if chosen is None else {"selection": {"rows": [chosen]}},
         key=key,
         placeholder="–",
     )
@@ -161,9 +160,7 @@ def renaming(visit: Visit, old: str) -> None:
     with st.form("kb-rename", border=False):
         name = st.text_input(t("kb_name"), value=old).strip()
         is_sent = st.form_submit_button(t("rename"), type="primary")
-    if is_sent and done(
-        visit, name, lambda: name == old or shelf.rename(visit.settings, old, name)
-    ):
+    if is_sent and done(visit, name, lambda: shelf.rename(visit.settings, old, name)):
         switch(visit, name)
         asking.close()
         st.rerun()
@@ -188,7 +185,7 @@ def deleting(visit: Visit, info: KnowledgeBaseInfo) -> None:
         st.rerun()
 
 
-def done(visit: Visit, name: str, change: Callable[[], object]) -> bool:
+def done(visit: Visit, name: str, change: Callable[[], None]) -> bool:
     """Make a change; where it cannot be made, say why in one line."""
     t = visit.t
     try:

@@ -20,12 +20,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "failures": ("{n} file could not be read|{n} files could not be read", "{n} 个文件未能读取"),
     "more": ("and {n} more", "另有 {n} 项"),
     "empty": ("This knowledge base is empty", "这个知识库还是空的"),
-    "empty_text": (
-        "Add documents in the side panel: PDF, Word, Markdown, HTML or plain text. "
-        "Or look around with a short sample handbook in English and Chinese.",
-        "请在侧栏添加文档：PDF、Word、Markdown、HTML 或纯文本。"
-        "也可以先用一份中英双语的示例手册体验。",
-    ),
     "sample_button": ("Load the sample handbook", "载入示例手册"),
     "ingesting": ("Reading documents", "正在读取文档"),
     "ingest_count": ("{done} of {total}", "第 {done} 份，共 {total} 份"),
