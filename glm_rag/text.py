@@ -12,6 +12,8 @@ from functools import cache
 
 from glm_rag.types import Language
 
+Span = tuple[int, int]
+
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3005\u3007\U00020000-\U0003ffff"
 # Scripts written without spaces, or agglutinating: indexed as character bigrams.
 _BIGRAM = _HAN + r"\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af"
@@ -160,16 +162,16 @@ def query_terms(question: str) -> list[str]:
     return list(dict.fromkeys(terms(_QUESTION_WORDS.sub(" ", fold(question)))))
 
 
-def term_spans(text: str, wanted: Collection[str]) -> list[tuple[int, int]]:
+def term_spans(text: str, wanted: Collection[str]) -> list[Span]:
     """Where the `wanted` search terms stand in a text: character spans, sorted and disjoint.
 
     Terms are as `terms` gives them; neighbouring Chinese bigrams become one span. Offsets count
     in `text` as it is, also where folding changes its length.
     """
     folded, origin = _folded_with_origin(text)
-    spans: list[tuple[int, int]] = []
+    spans: list[Span] = []
     for start, end in _wanted_spans(folded, frozenset(wanted)):
-        begin, stop = origin[start], origin[end]
+        begin, stop = origin[start][0], origin[end - 1][1]
         if spans and begin <= spans[-1][1]:
             spans[-1] = (spans[-1][0], max(stop, spans[-1][1]))
         else:
@@ -177,7 +179,7 @@ def term_spans(text: str, wanted: Collection[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def _wanted_spans(folded: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
+def _wanted_spans(folded: str, wanted: frozenset[str]) -> Iterator[Span]:
     for match in _TERM_RUN.finditer(folded):
         run, start = match.group(), match.start()
         if not _BIGRAM_RUN.match(run):
@@ -192,17 +194,15 @@ def _wanted_spans(folded: str, wanted: frozenset[str]) -> Iterator[tuple[int, in
             yield from ((start + i, start + i + 2) for i in pairs if run[i : i + 2] in wanted)
 
 
-def _folded_with_origin(text: str) -> tuple[str, list[int]]:
-    """The folded text, and for each of its characters, and its end, the offset in `text`."""
-    if text.isascii():
-        return fold(text), list(range(len(text) + 1))
+def _folded_with_origin(text: str) -> tuple[str, list[Span]]:
+    """The folded text, and for each of its characters the part of `text` it comes from."""
     pieces: list[str] = []
-    origin: list[int] = []
+    origin: list[Span] = []
     for match in _PIECE.finditer(text):
         piece = fold(match.group())
         pieces.append(piece)
-        origin += [match.start()] * len(piece)
-    return "".join(pieces), [*origin, len(text)]
+        origin += [match.span()] * len(piece)
+    return "".join(pieces), origin
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

@@ -377,7 +377,7 @@ class KnowledgeBase(Library, VectorStore):
             found[language] = data.reshape(len(rows), -1)
         return found
 
-    def sample_sketches(self, limit: int) -> tuple[list[sampling.Sketch], np.ndarray]:
+    def sketch_passages(self, limit: int) -> tuple[list[sampling.Sketch], np.ndarray]:
         """At most `limit` passages, taken evenly, and their vectors `[N, dimension]`."""
         with self._database.read() as connection:
             return sampling.sample(connection, limit)

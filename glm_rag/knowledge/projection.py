@@ -16,7 +16,8 @@ class Plane:
 
     def place(self, vectors: np.ndarray) -> np.ndarray:
         """Coordinates of vectors, `[N, D]` to `[N, 2]`; also of others than it was made from."""
-        return (np.asarray(vectors, dtype=np.float64) - self.mean) @ self.axes.T
+        placed: np.ndarray = (np.asarray(vectors, dtype=np.float64) - self.mean) @ self.axes.T
+        return placed
 
 
 def principal_plane(vectors: np.ndarray) -> Plane:

@@ -13,6 +13,7 @@ from glm_rag.text import (
     holds_language,
     query_terms,
     sentence_spans,
+    term_spans,
     terms,
 )
 
@@ -142,3 +143,45 @@ def test_a_passage_holds_the_languages_of_its_lines(text, languages):
 def test_variants_of_one_text_have_the_same_terms(one, other):
     assert terms(one) == terms(other)
     assert query_terms(one) == query_terms(other)
+
+
+# ---------------------------------------------------------------- where terms stand
+
+
+def marked(text, question):
+    return [text[start:end] for start, end in term_spans(text, query_terms(question))]
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "found"),
+    [
+        ("Parental leave is paid. PARENTAL!", "parental", ["Parental", "PARENTAL"]),
+        ("The team's leave", "team leave", ["team", "leave"]),
+        ("unpaid leaves", "leave", []),
+        ("员工每年有二十天带薪年假。", "带薪年假有多少天", ["带薪年假"]),
+        ("ＰＤＦ 文件與網路", "pdf 网路", ["ＰＤＦ", "網路"]),
+        ("Straße und ﬁnanz", "strasse finanz", ["Straße", "ﬁnanz"]),
+        ("cafe\u0301 au lait", "café", ["cafe\u0301"]),
+        ("㍿ Ltd and 年假", "年假", ["年假"]),
+        ("nothing here", "", []),
+        ("", "leave", []),
+    ],
+)
+def test_terms_are_found_in_the_text_as_it_is_written(text, question, found):
+    assert marked(text, question) == found
+
+
+@given(
+    st.text(alphabet="aB ﬁß①年假期網路é\u0301'’s.\n", max_size=60),
+    st.text(alphabet="ab fi年假期网路", max_size=8),
+)
+def test_spans_are_sorted_disjoint_and_hold_what_is_wanted(text, question):
+    wanted = set(query_terms(question))
+    spans = term_spans(text, wanted)
+    last = -1
+    for start, end in spans:
+        assert last < start < end <= len(text)
+        last = end
+        assert wanted & set(terms(text[start:end]))
+    if not spans:
+        assert not wanted & set(terms(text))

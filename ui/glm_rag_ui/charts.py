@@ -1,4 +1,4 @@
-"""Charts: bars of counts, and a map of passages. Pure functions from rows to Altair."""
+"""Charts: bars of counts, and a map of passages. Pure functions from rows to Vega-Lite."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from glm_rag.knowledge.sampling import Sketch
 from glm_rag_ui.tables import cell
 
 if TYPE_CHECKING:
-    import altair as alt
     import numpy as np
+
+Spec = dict[str, Any]
 
 # Seen on white and on nearly black alike.
 ACCENT = "#2a9d86"
@@ -26,24 +27,34 @@ _SHOWN_BEGINNING = 110
 _SHOWN_TITLE = 40
 
 
-def bars(counts: Sequence[tuple[str, int]], label: str, value: str) -> alt.LayerChart:
+def bars(counts: Sequence[tuple[str, int]], label: str, value: str) -> Spec:
     """Horizontal bars with their numbers, in the order given."""
-    import altair as alt
-
-    data = alt.Data(values=[{"name": name, "count": count} for name, count in counts])
-    base = alt.Chart(data).encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=160, ticks=False)),
-        x=alt.X("count:Q", title=None, axis=None),
-        tooltip=[
-            alt.Tooltip("name:N", title=label),
-            alt.Tooltip("count:Q", title=value, format=","),
+    number = {"field": "count", "type": "quantitative"}
+    return {
+        "data": {"values": [{"name": name, "count": count} for name, count in counts]},
+        "height": _BAR_PIXELS * len(counts) + 10,
+        "encoding": {
+            "y": {
+                "field": "name",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "axis": {"labelLimit": 160, "ticks": False},
+            },
+            "x": {**number, "axis": None},
+            "tooltip": [
+                {"field": "name", "type": "nominal", "title": label},
+                {**number, "title": value, "format": ","},
+            ],
+        },
+        "layer": [
+            {"mark": {"type": "bar", "color": ACCENT, "cornerRadiusEnd": 3}},
+            {
+                "mark": {"type": "text", "align": "left", "dx": 5, "color": GREY},
+                "encoding": {"text": {**number, "format": ","}},
+            },
         ],
-    )
-    bar = base.mark_bar(color=ACCENT, cornerRadiusEnd=3)
-    number = base.mark_text(align="left", dx=5, color=GREY).encode(
-        text=alt.Text("count:Q", format=",")
-    )
-    return alt.layer(bar, number).properties(height=_BAR_PIXELS * len(counts) + 10)
+    }
 
 
 def passage_map(
@@ -51,7 +62,7 @@ def passage_map(
     places: np.ndarray,
     hits: Sequence[tuple[Sketch, np.ndarray]],
     words: Mapping[str, str],
-) -> alt.LayerChart:
+) -> Spec:
     """Passages as points, coloured by document, with the hits of a question numbered on top.
 
     Args:
@@ -59,53 +70,67 @@ def passage_map(
         hits: passages and their places `[2]`, best first.
         words: `document`, `passage`, `page`, `others`, `hit`.
     """
-    import altair as alt
-
     names = group_names(sketches, words["others"])
-    shown = [name for name in dict.fromkeys(names.values()) if name != words["others"]]
-    colours = [*COLOURS[: len(shown)], *([GREY] if words["others"] in names.values() else [])]
-    shown += [words["others"]] if words["others"] in names.values() else []
     rows = [
         {**_row(sketch, place), "group": names[sketch.source]}
         for sketch, place in zip(sketches, places, strict=True)
     ]
-    tooltip = [
-        alt.Tooltip("title:N", title=words["document"]),
-        alt.Tooltip("page:N", title=words["page"]),
-        alt.Tooltip("beginning:N", title=words["passage"]),
+    told = [
+        {"field": "title", "type": "nominal", "title": words["document"]},
+        {"field": "page", "type": "nominal", "title": words["page"]},
+        {"field": "beginning", "type": "nominal", "title": words["passage"]},
     ]
-    axes = {
-        "x": alt.X("x:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
-        "y": alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
-        "tooltip": tooltip,
+    axis = {"type": "quantitative", "axis": None, "scale": {"zero": False, "padding": 12}}
+    points = {
+        "mark": {"type": "circle", "size": 42, "opacity": 0.65},
+        "encoding": {"color": _colours(names, words["others"]), "tooltip": told},
     }
-    legend = alt.Legend(
-        title=None, orient="bottom", columns=2, labelLimit=260, symbolOpacity=1, symbolSize=90
-    )
-    points = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_circle(size=42, opacity=0.65)
-        .encode(
-            color=alt.Color("group:N", scale=alt.Scale(domain=shown, range=colours), legend=legend),
-            **axes,
-        )
-    )
-    layers: list[Any] = [points]
-    if hits:
-        marked = [
-            {**_row(sketch, place), "rank": rank}
-            for rank, (sketch, place) in enumerate(hits, start=1)
-        ]
-        ring = alt.Chart(alt.Data(values=marked)).encode(
-            **{**axes, "tooltip": [alt.Tooltip("rank:O", title=words["hit"]), *tooltip]}
-        )
-        layers.append(ring.mark_point(size=170, color=HIT, strokeWidth=2.2))
-        layers.append(
-            ring.mark_text(dx=11, dy=-10, color=HIT, fontWeight=700, fontSize=13).encode(
-                text="rank:O"
-            )
-        )
-    return alt.layer(*layers).properties(height=520)
+    return {
+        "data": {"values": rows},
+        "height": 520,
+        "encoding": {"x": {"field": "x", **axis}, "y": {"field": "y", **axis}},
+        "layer": [points, *(_hits(hits, told, words["hit"]) if hits else [])],
+    }
+
+
+def _colours(names: Mapping[str, str], others: str) -> Spec:
+    shown = [name for name in dict.fromkeys(names.values()) if name != others]
+    colours = list(COLOURS[: len(shown)])
+    if others in names.values():
+        shown.append(others)
+        colours.append(GREY)
+    legend = {
+        "title": None,
+        "orient": "bottom",
+        "columns": 2,
+        "labelLimit": 260,
+        "symbolOpacity": 1,
+        "symbolSize": 90,
+    }
+    return {
+        "field": "group",
+        "type": "nominal",
+        "scale": {"domain": shown, "range": colours},
+        "legend": legend,
+    }
+
+
+def _hits(
+    hits: Sequence[tuple[Sketch, np.ndarray]], told: Sequence[Spec], title: str
+) -> list[Spec]:
+    """Rings with the rank beside them."""
+    rows = [
+        {**_row(sketch, place), "rank": rank} for rank, (sketch, place) in enumerate(hits, start=1)
+    ]
+    rank = {"field": "rank", "type": "ordinal"}
+    tooltip = [{**rank, "title": title}, *told]
+    ring = {"type": "point", "size": 170, "color": HIT, "strokeWidth": 2.2}
+    text = {"type": "text", "dx": 11, "dy": -10, "color": HIT, "fontWeight": 700, "fontSize": 13}
+    data = {"values": rows}
+    return [
+        {"data": data, "mark": ring, "encoding": {"tooltip": tooltip}},
+        {"data": data, "mark": text, "encoding": {"text": rank}},
+    ]
 
 
 def group_names(sketches: Sequence[Sketch], others: str) -> dict[str, str]:

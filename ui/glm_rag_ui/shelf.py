@@ -67,10 +67,11 @@ def hits_on_map(
     Raises:
         GlmRagError: as `HybridRetriever.search`.
     """
+    from glm_rag.build import build_retriever
     from glm_rag.knowledge.sampling import Sketch
 
     opened = session.knowledge_base(settings, kb)
-    found = [hit.document for hit in opened.as_retriever(k=k).search(question)]
+    found = [hit.document for hit in build_retriever(settings, opened).search(question, k)]
     vectors = opened.vectors_of([document.id for document in found if document.id])
     plane = picture(settings, kb)[2]
     return [
@@ -118,7 +119,7 @@ def asked(
 def _picture(opened: KnowledgeBase) -> Picture:
     from glm_rag.knowledge.projection import principal_plane
 
-    sketches, vectors = opened.sample_sketches(SAMPLE)
+    sketches, vectors = opened.sketch_passages(SAMPLE)
     plane = principal_plane(vectors if len(vectors) else np.zeros((1, 1)))
     return sketches, plane.place(vectors) if len(vectors) else np.zeros((0, 2)), plane
 
@@ -181,7 +182,8 @@ def rename(settings: Settings, old: str, new: str) -> None:
     """Give a knowledge base another name; errors as `glm_rag.knowledge.transfer.rename`."""
     from glm_rag.knowledge.transfer import rename as rename_in
 
-    rename_in(old, new, settings.home)
+    if new != old:
+        rename_in(old, new, settings.home)
 
 
 def delete(settings: Settings, name: str) -> None:

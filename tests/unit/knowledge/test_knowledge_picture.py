@@ -49,27 +49,27 @@ def test_a_sample_is_spread_evenly_and_repeatable(kb, make):
     for name in ("a", "b", "c", "d"):
         kb.put_document(*make(f"file:///{name}.txt", name * 2000))
     assert kb.info().num_chunks == 400
-    sketches, vectors = kb.sample_sketches(40)
+    sketches, vectors = kb.sketch_passages(40)
     assert len(sketches) == len(vectors) == 40
     assert {sketch.source for sketch in sketches} == {f"file:///{n}.txt" for n in "abcd"}
     counts = [sum(s.source.endswith(f"{n}.txt") for s in sketches) for n in "abcd"]
     assert counts == [10, 10, 10, 10]
-    again, same = kb.sample_sketches(40)
+    again, same = kb.sketch_passages(40)
     assert again == sketches
     assert (same == vectors).all()
-    everything, _ = kb.sample_sketches(1000)
+    everything, _ = kb.sketch_passages(1000)
     assert len(everything) == 400
 
 
 def test_a_sample_of_nothing_is_empty(kb):
-    sketches, vectors = kb.sample_sketches(10)
+    sketches, vectors = kb.sketch_passages(10)
     assert sketches == []
     assert len(vectors) == 0
 
 
 def test_vectors_come_by_the_ids_of_the_chunks(kb, make):
     kb.put_document(*make("file:///a.txt", "a" * 100))
-    sketches, vectors = kb.sample_sketches(10)
+    sketches, vectors = kb.sketch_passages(10)
     found = kb.vectors_of([sketches[1].id, "no such"])
     assert list(found) == [sketches[1].id]
     assert (found[sketches[1].id] == vectors[1]).all()

@@ -9,7 +9,7 @@ import streamlit as st
 
 from glm_rag.errors import GlmRagError
 from glm_rag.types import DocumentInfo
-from glm_rag_ui import failures, passages, render, shelf, shell, tables
+from glm_rag_ui import asking, failures, passages, render, shelf, shell, tables
 from glm_rag_ui.sections import adding
 from glm_rag_ui.shell import Visit
 
@@ -120,8 +120,8 @@ def one(visit: Visit, info: DocumentInfo) -> None:
         ):
             assert path is not None
             adding.read_again(visit, (path,))
-        if st.button(t("remove"), icon=":material/delete:"):
-            st.dialog(t("remove"))(confirm_removal)(visit, info)
+        asking.button(t("remove"), "kb-remove", icon=":material/delete:")
+    asking.dialog(t("remove"), "kb-remove", lambda: confirm_removal(visit, info))
     chunks = shelf.chunks(visit.settings, visit.kb, info.source)
     pages = -(-len(chunks) // _PER_PAGE)
     number = 1
@@ -153,4 +153,5 @@ def confirm_removal(visit: Visit, info: DocumentInfo) -> None:
             st.html(failures.notice(error, t))
             return
         st.query_params.pop("source", None)
+        asking.close()
         st.rerun()

@@ -22,14 +22,14 @@ def section(visit: Visit, info: KnowledgeBaseInfo) -> None:
         with left:
             st.html(f'<h3 class="gr-section">{t("chart_kinds")}</h3>')
             counts = tables.kinds(documents, _MOST_KINDS, t)
-            st.altair_chart(charts.bars(counts, t("column_kind"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("column_kind"), t("tile_documents")))
         with right:
             st.html(f'<h3 class="gr-section">{t("chart_languages")}</h3>')
             counts = tables.languages(documents, t)
-            st.altair_chart(charts.bars(counts, t("filter_language"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("filter_language"), t("tile_documents")))
             st.html(f'<h3 class="gr-section">{t("chart_passages")}</h3>')
             counts = tables.passages_per_document(documents)
-            st.altair_chart(charts.bars(counts, t("tile_passages"), t("tile_documents")))
+            st.vega_lite_chart(charts.bars(counts, t("tile_passages"), t("tile_documents")))
     check(visit)
 
 
@@ -39,13 +39,12 @@ def check(visit: Visit) -> None:
     st.html(f'<h3 class="gr-section">{t("check")}</h3><p class="gr-figures">{t("check_text")}</p>')
     if st.button(t("check_now"), icon=":material/fact_check:"):
         bar = st.progress(0.0, text=t("checking"))
+
+        def tell(done: int, total: int) -> None:
+            bar.progress(min(1.0, done / total) if total else 0.0, text=t("checking"))
+
         try:
-            opened = session.knowledge_base(visit.settings, visit.kb)
-            report = opened.verify(
-                on_progress=lambda done, total: bar.progress(
-                    min(1.0, done / total) if total else 0.0, text=t("checking")
-                )
-            )
+            report = session.knowledge_base(visit.settings, visit.kb).verify(on_progress=tell)
         except GlmRagError as error:
             bar.empty()
             st.html(failures.notice(error, t))

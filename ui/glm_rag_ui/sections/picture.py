@@ -41,5 +41,5 @@ def section(visit: Visit) -> None:
         "others": t("others"),
         "hit": t("map_hit"),
     }
-    st.altair_chart(charts.passage_map(sketches, places, hits, words))
+    st.vega_lite_chart(charts.passage_map(sketches, places, hits, words))
     st.html(f'<p class="gr-figures">{t("map_text", n=len(sketches))}</p>')

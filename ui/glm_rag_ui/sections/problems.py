@@ -56,5 +56,4 @@ def table(visit: Visit, found: Sequence[IngestFailure]) -> list[IngestFailure]:
         selection_mode="multi-row",
         key=f"kb-failures-{hash(tuple(failed.source for failed in found))}",
     )
-    rows = event.selection.rows if event is not None else []  # type: ignore[union-attr]
-    return [found[row] for row in rows if row < len(found)]
+    return [found[row] for row in event.selection.rows if row < len(found)]

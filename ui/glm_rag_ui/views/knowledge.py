@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import streamlit as st
 
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.types import KnowledgeBaseInfo
-from glm_rag_ui import failures, render, shelf, shell, tables
+from glm_rag_ui import asking, failures, render, shelf, shell, tables
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.sections import adding, documents, overview, picture, problems
 from glm_rag_ui.shell import Visit
 
+# A heading on the left, what can be done on the right.
+ROW: dict[str, Any] = {
+    "horizontal": True,
+    "vertical_alignment": "center",
+    "horizontal_alignment": "distribute",
+}
 SECTIONS = {
     "documents": "section_documents",
     "add": "section_add",
@@ -26,10 +33,10 @@ def page(visit: Visit) -> None:
     """Draw the page."""
     t = visit.t
     infos = shelf.infos(visit.settings)
-    with st.container(horizontal=True, vertical_alignment="center", key="kb-head"):
-        st.html(f'<h1 class="gr-wide">{t("nav_knowledge")}</h1>')
-        if st.button(t("kb_new"), icon=":material/add:", type="secondary" if infos else "primary"):
-            st.dialog(t("kb_new"))(new)(visit)
+    with st.container(key="kb-head", **ROW):
+        st.html(f'<h1 class="gr-wide">{t("nav_knowledge")}</h1>', width="content")
+        asking.button(t("kb_new"), "kb-new", icon=":material/add:", primary=not infos)
+    asking.dialog(t("kb_new"), "kb-new", lambda: new(visit))
     if len(infos) > 1:
         all_of_them(visit, infos)
     info = next((item for item in infos if item.name == visit.kb), None)
@@ -52,20 +59,19 @@ def all_of_them(visit: Visit, infos: Sequence[KnowledgeBaseInfo]) -> None:
     names = [info.name for info in infos]
     key = f"kb-list-{hash(tuple(names))}-{visit.kb}"
     chosen = names.index(visit.kb) if visit.kb in names else None
-    number = {"format": "localized"}
     st.dataframe(
         tables.base_rows(infos, t),
         column_config={
             "name": st.column_config.TextColumn(t("column_name"), width="large"),
-            "documents": st.column_config.NumberColumn(t("tile_documents"), **number),
-            "passages": st.column_config.NumberColumn(t("column_passages"), **number),
-            "failures": st.column_config.NumberColumn(t("tile_failures"), **number),
+            "documents": st.column_config.NumberColumn(t("tile_documents"), format="localized"),
+            "passages": st.column_config.NumberColumn(t("column_passages"), format="localized"),
+            "failures": st.column_config.NumberColumn(t("tile_failures"), format="localized"),
             "size": st.column_config.NumberColumn(t("tile_disk"), format="bytes"),
         },
         hide_index=True,
         on_select=lambda: open_row(visit, key, names),
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
+        selection_mode="single-row" if chosen is None else "single-row-required",
+        selection_default=None if chosen is None else {"selection": {"rows": [chosen]}},
         key=key,
         placeholder="–",
     )
@@ -88,15 +94,18 @@ def head(visit: Visit, info: KnowledgeBaseInfo) -> None:
     """Its name, and what can be done with it as a whole."""
     t = visit.t
     counts = f"{t('documents', n=info.num_documents)} · {t('passages', n=info.num_chunks)}"
-    with st.container(horizontal=True, vertical_alignment="center", key="kb-title"):
+    with st.container(key="kb-title", **ROW):
         st.html(
             f"<h2><bdi>{render.escape(info.name)}</bdi></h2>"
-            f'<p class="gr-figures">{"" if info.error else counts}</p>'
+            f'<p class="gr-figures">{"" if info.error else counts}</p>',
+            width="content",
         )
-        if st.button(t("rename"), icon=":material/edit:", disabled=bool(info.error)):
-            st.dialog(t("rename"))(renaming)(visit, info.name)
-        if st.button(t("delete"), icon=":material/delete:"):
-            st.dialog(t("delete"))(deleting)(visit, info)
+        with st.container(horizontal=True, width="content"):
+            broken = bool(info.error)
+            asking.button(t("rename"), "kb-rename", icon=":material/edit:", disabled=broken)
+            asking.button(t("delete"), "kb-delete", icon=":material/delete:")
+    asking.dialog(t("rename"), "kb-rename", lambda: renaming(visit, info.name))
+    asking.dialog(t("delete"), "kb-delete", lambda: deleting(visit, info))
 
 
 def contents(visit: Visit, info: KnowledgeBaseInfo) -> None:
@@ -137,10 +146,11 @@ def new(visit: Visit) -> None:
     """Ask for the name of a new knowledge base and make it."""
     t = visit.t
     with st.form("kb-new", border=False):
-        name = st.text_input(t("kb_name"), max_chars=64).strip()
+        name = st.text_input(t("kb_name")).strip()
         is_sent = st.form_submit_button(t("create"), type="primary")
     if is_sent and done(visit, name, lambda: shelf.create(visit.settings, name)):
         switch(visit, name)
+        asking.close()
         st.rerun()
 
 
@@ -148,12 +158,11 @@ def renaming(visit: Visit, old: str) -> None:
     """Ask for the new name."""
     t = visit.t
     with st.form("kb-rename", border=False):
-        name = st.text_input(t("kb_name"), value=old, max_chars=64).strip()
+        name = st.text_input(t("kb_name"), value=old).strip()
         is_sent = st.form_submit_button(t("rename"), type="primary")
-    if not is_sent or name == old:
-        return
-    if done(visit, name, lambda: shelf.rename(visit.settings, old, name)):
+    if is_sent and done(visit, name, lambda: shelf.rename(visit.settings, old, name)):
         switch(visit, name)
+        asking.close()
         st.rerun()
 
 
@@ -172,6 +181,7 @@ def deleting(visit: Visit, info: KnowledgeBaseInfo) -> None:
     elif done(visit, info.name, lambda: shelf.delete(visit.settings, info.name)):
         rest = [item.name for item in shelf.infos(visit.settings)]
         switch(visit, rest[0] if rest else visit.kb)
+        asking.close()
         st.rerun()
 
 

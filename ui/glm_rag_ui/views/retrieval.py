@@ -57,8 +57,8 @@ def explained(visit: Visit, question: str, k: int, where: dict[str, Any] | None)
     asked = shelf.asked(visit.settings, visit.kb, question, k, where)
     kept = st.session_state.get("explained")
     if kept is None or kept[0] != asked:
-        told = shelf.explained(visit.settings, visit.kb, question, k, where)
-        kept = st.session_state["explained"] = (asked, told)
+        kept = (asked, shelf.explained(visit.settings, visit.kb, question, k, where))
+        st.session_state["explained"] = kept
     told: Explanation = kept[1]
     return told
 

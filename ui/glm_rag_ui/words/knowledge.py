@@ -14,21 +14,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "文件只保存在本机，会复制到 glm-rag 的数据文件夹。",
     ),
     "picker_button": ("Choose files", "选择文件"),
-    "picker_hint": (
-        "or drop them here: PDF, Word, MD, HTML, TXT",
-        "或拖到此处：PDF、Word、MD、HTML、TXT",
-    ),
+    "picker_hint": ("or drop them here", "或拖到此处"),
     "documents": ("{n} document|{n} documents", "{n} 份文档"),
     "passages": ("{n} passage|{n} passages", "{n} 个段落"),
     "failures": ("{n} file could not be read|{n} files could not be read", "{n} 个文件未能读取"),
     "more": ("and {n} more", "另有 {n} 项"),
     "empty": ("This knowledge base is empty", "这个知识库还是空的"),
-    "empty_text": (
-        "Add documents in the side panel: PDF, Word, Markdown, HTML or plain text. "
-        "Or look around with a short sample handbook in English and Chinese.",
-        "请在侧栏添加文档：PDF、Word、Markdown、HTML 或纯文本。"
-        "也可以先用一份中英双语的示例手册体验。",
-    ),
     "sample_button": ("Load the sample handbook", "载入示例手册"),
     "ingesting": ("Reading documents", "正在读取文档"),
     "ingest_count": ("{done} of {total}", "第 {done} 份，共 {total} 份"),
