@@ -48,12 +48,12 @@ def free_port() -> int:
 def running(server: Sequence[str], port: int, environment: Mapping[str, str]) -> Iterator[str]:
     """Start a server, wait until it answers, end it with Ctrl-C."""
     environment = {**os.environ, **environment}
-    with subprocess.Popen(server, env=environment, process_group=0) as process:
+    with subprocess.Popen(server, env=environment) as process:
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0, "Ctrl-C ends the server cleanly"
 
 

@@ -22,6 +22,9 @@ from glm_rag.errors import ConfigError, MissingDependencyError
 from glm_rag.knowledge.naming import folder_of
 
 TOKEN_VARIABLE = "GLM_RAG_UI__TOKEN"
+# Requests to end that would leave the child alone; Ctrl-C is an exception.
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 APP = Path(__file__).with_name("server.py")
 
 _FONT = (
@@ -37,6 +40,8 @@ _OPTIONS: dict[str, str] = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
+    # Otherwise a click ends a running script as the stop button does, and with it the answer.
+    "runner.fastReruns": "false",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
@@ -183,14 +188,17 @@ def server_environment(environ: Mapping[str, str], token: str = "") -> dict[str,
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the server until it ends or we are told to; returns the exit code.
 
-    The child gets the terminal's Ctrl-C by itself; a request to terminate is passed on.
+    In a group of its own the child does not get the terminal's Ctrl-C, which it would report as
+    an error; whatever ends us is passed on to it as the request to terminate.
     """
-    with subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        command, env=dict(environment), stdout=subprocess.DEVNULL, process_group=0
+    ) as server:
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             server.terminate()
 
-        previous = signal.signal(signal.SIGTERM, stop)
+        previous = {number: signal.signal(number, stop) for number in _ENDING}
         try:
             code = server.wait()
         except KeyboardInterrupt:
@@ -198,5 +206,6 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             server.wait()
             code = 0
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
     return max(code, 0)
