@@ -1,0 +1,61 @@
+"""What the pages keep of knowledge bases, and when they look again."""
+
+import shutil
+
+import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("faiss")
+
+from word_embeddings import WordEmbeddings
+
+from glm_rag.config import load_config
+from glm_rag.errors import ConfigError
+from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag_ui import backend, shelf
+
+
+def make(home, name, *texts):
+    with KnowledgeBase.open(name, home=home, embeddings=WordEmbeddings(), create=True) as kb:
+        kb.add_texts(list(texts) or ["one"])
+
+
+def test_another_file_in_the_same_folder_is_another_knowledge_base(home):
+    make(home, "a")
+    before = backend.identity(load_config(), "a")
+    file = home / "kb" / "a" / "library.sqlite"
+    shutil.copy(file, file.with_suffix(".new"))
+    file.with_suffix(".new").replace(file)
+    assert backend.identity(load_config(), "a") != before
+
+
+def test_totals_are_read_again_when_somebody_has_written(home, monkeypatch):
+    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: WordEmbeddings())
+    make(home, "a")
+    assert [info.num_chunks for info in shelf.infos(load_config())] == [1]
+    make(home, "a", "two", "three")
+    make(home, "b")
+    assert [(i.name, i.num_chunks) for i in shelf.infos(load_config())] == [("a", 3), ("b", 1)]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "/", "..", "/etc", "~", "a\x00b", "/allowed-too"])
+def test_nothing_but_what_lies_inside_is_allowed(tmp_path, text):
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    with pytest.raises(ConfigError, match="outside"):
+        shelf.allowed_folder(text.replace("/allowed", str(allowed)), [allowed])
+    assert shelf.allowed_folder(f" {allowed}/./ ", [allowed]) == allowed.resolve()
+    (tmp_path / "link").symlink_to(allowed)
+    assert shelf.allowed_folder(str(allowed), [tmp_path / "link"]) == allowed.resolve()
+
+
+def test_only_uploads_are_deleted_with_their_documents(home, tmp_path):
+    settings = load_config()
+    inside = settings.home / "uploads" / "a" / "x y.md"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("x")
+    assert shelf.uploaded_file(settings, inside.as_uri()) == inside
+    (inside.parent / "link.md").symlink_to(tmp_path)
+    for other in (tmp_path / "x.md", inside.parent / "link.md", settings.home / "uploads2" / "x"):
+        assert shelf.uploaded_file(settings, other.as_uri()) is None
+    assert shelf.uploaded_file(settings, "text:abc") is None
