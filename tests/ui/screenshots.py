@@ -15,9 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import ui_browser
-
 import glm_rag
+import ui_browser
 from glm_rag.config import load_config
 from glm_rag.models.pull import pull
 from glm_rag.samples import handbook_folder

@@ -8,7 +8,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from test_browser import browser, command, free_port, running  # noqa: F401 - a fixture
+from test_browser import browser  # noqa: F401 - a fixture
+
+from ui_browser import command, free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

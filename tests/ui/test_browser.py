@@ -19,7 +19,6 @@ from ui_browser import (
     command,
     finished,
     free_port,
-    question_line,
     running,
 )
 
@@ -105,8 +104,8 @@ def watch_growing(page) -> list[int]:
     """Lengths of the answer while it is written, until its sources are there."""
     lengths: list[int] = []
     end = time.monotonic() + ANSWER_MS / 1000
-    done = page.locator(".gr-figures").count()
-    while page.locator(".gr-figures").count() == done and time.monotonic() < end:
+    done = page.locator(".gr-sources").count()
+    while page.locator(".gr-sources").count() == done and time.monotonic() < end:
         # One look: between two of them the answer may be finished.
         length = page.evaluate("document.querySelector('.gr-live')?.innerText.length ?? 0")
         if length > (lengths[-1] if lengths else 0):
@@ -216,10 +215,10 @@ def in_view(page, selector: str) -> bool:
 def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path):
     with Visitor(browser, filled) as page:
         put(page, page.get_by_test_id("stChatInput"), (HOSTILE_NAME, HOSTILE.encode()))
-        question_line(page).press("Enter")
+        page.get_by_test_id("stChatInputSubmitButton").click()
         page.get_by_text("1 added").wait_for(timeout=60_000)
         ask(page, "What is the password policy of the moon office?")
-        page.locator(".gr-figures").first.wait_for(timeout=ANSWER_MS)
+        page.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
         finished(page)
         page.locator(".gr-sources summary").first.click()
         assert "<img src=x" in page.locator(".gr-sources").first.inner_text()
@@ -350,8 +349,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, filled, view, lang
         page.get_by_test_id("stMainBlockContainer").locator("h1, h2").first.wait_for()
         finished(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        inside = "[...document.querySelectorAll('.stMain *')].filter(e => e.getBoundingClientRect()"
+        # A table scrolls in its own frame.
         wide = page.evaluate(
-            inside + ".width > 392 && getComputedStyle(e).position !== 'fixed').length"
+            "[...document.querySelectorAll('.stMain *:not(.stDataFrame *)')]"
+            ".filter(e => e.getBoundingClientRect().right > 392).map(e => e.className)"
         )
-        assert wide == 0
+        assert wide == []
