@@ -84,6 +84,9 @@ def test_a_follow_up_passes_the_last_answer_on(backend):
     assert asked[0][1] is None
     assert asked[1][1] == backend.assistant.result
     assert 'id="a1-1"' in shown(test)
+    backend.assistant.result = ui_fakes.answer("Another answer.", citations=())
+    ask(ask(test, "And in China?"), "And here?")
+    assert asked[3][1] == backend.assistant.result
 
 
 def test_an_abstention_says_why_and_shows_what_came_closest(backend):
@@ -187,6 +190,34 @@ def test_when_the_browser_has_gone_the_answer_is_ended_and_what_came_is_kept(bac
     assert turn.status == "stopped"
     assert ui_fakes.REPLY.startswith(turn.text)
     assert 0 < len(turn.text) < len(ui_fakes.REPLY)
+
+
+def test_asking_again_ends_the_answer_that_is_still_on_its_way(backend, profile):
+    from types import SimpleNamespace
+
+    from conftest import PROFILE
+    from glm_rag_ui.views import turns
+
+    backend.assistant.gate = threading.Event()
+    first = threading.Thread(target=lambda: ask(page(), "How long?"))
+    first.start()
+    run = until(lambda: next(iter(running()), None))
+    turns.end_from(SimpleNamespace(store=store(backend), profile=PROFILE), run.turn)
+    assert run.is_stopping
+    assert stored_turns(backend) == ()
+    backend.assistant.gate.set()
+    first.join(20)
+    assert stored_turns(backend) == ()
+
+
+def stored_turns(backend) -> tuple:
+    from conftest import PROFILE
+
+    return tuple(
+        turn
+        for info in store(backend).list(PROFILE)
+        for turn in store(backend).get(PROFILE, info.id).turns
+    )
 
 
 def running() -> list:
@@ -304,7 +335,9 @@ def test_files_without_a_question_are_taken_in_and_told(backend):
     assert "password-protected" in html
     assert not backend.assistant.asked
     assert "3 documents · 1 not readable" in [link.label for link in links(test)]
-    assert "1 added" not in shown(ask(test, "And now?"))
+    test = ask(test, "And now?")
+    assert "1 added" not in shown(test)
+    assert "1 added" not in shown(test.run())
 
 
 def test_files_fill_an_empty_knowledge_base(backend):
