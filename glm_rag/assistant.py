@@ -80,9 +80,9 @@ class Assistant:
 
         Yields:
             Pieces of text, with the marks of the sentences that they completed; the last delta
-            has no text and carries the `Answer`. An answer that
-            repeats itself is ended (`finish_reason` repetition). What was streamed cannot be
-            taken back, but `Answer.text` holds the repeated part once.
+            has no text and carries the `Answer`. An answer that repeats itself is ended
+            (`finish_reason` repetition). What was streamed cannot be taken back, but
+            `Answer.text` holds the repeated part once.
 
         Raises:
             ConfigError: the question is empty or the history is of no known form.

@@ -127,7 +127,9 @@ class ConversationStore:
                 (conversation_id, profile),
             ).fetchall()
         said = {digest: turn_from_json(message) for digest, message in messages}
-        return Conversation(*found, tuple(_turn(row, said) for row in turns))
+        known_id, kb, title, created_at, updated_at = found
+        made = tuple(_turn(row, said) for row in turns)
+        return Conversation(known_id, kb, title, created_at, updated_at, made)
 
     def rename(self, profile: str, conversation_id: str, title: str) -> None:
         """Give a conversation a title that stays, whatever is asked.
