@@ -41,7 +41,7 @@ def why(answer: Answer, t: Translate) -> str:
         return answer.reason
     evidence = answer.trace.get("evidence")
     if key == "why_weak" and isinstance(evidence, int | float):
-        return f"{t(key)} {t('why_margin', s=f'{evidence:+.2f}')}"
+        return t(key) + t("why_margin", s=f"{evidence:+.2f}")
     return t(key)
 
 

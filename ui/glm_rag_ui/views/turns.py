@@ -251,7 +251,12 @@ def _send_again(visit: Visit, turn: SavedTurn) -> None:
 
 
 def _again(visit: Visit, turn: SavedTurn, question: str) -> None:
-    """Ask once more in place of a turn; it and what came after go."""
+    """Ask once more in place of a turn."""
+    end_from(visit, turn)
+    ask(question)
+
+
+def end_from(visit: Visit, turn: SavedTurn) -> None:
+    """End a turn and those after it, also while they are written, and forget them."""
     answering.end(turn.conversation_id, turn.position)
     visit.store.cut(visit.profile, turn.conversation_id, turn.position)
-    ask(question)

@@ -58,7 +58,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The best passage found is too far from the question to answer from it.",
         "找到的最佳段落与问题相关度不足，不宜据此作答。",
     ),
-    "why_margin": ("(evidence {s}; 0 is enough)", "（依据强度 {s}，达到 0 即可作答）"),
+    "why_margin": (" (evidence {s}; 0 is enough)", "（依据强度 {s}，达到 0 即可作答）"),
     "why_empty": ("The model wrote nothing.", "模型没有写出任何内容。"),
     "why_declined": (
         "The model read the passages and found no answer in them.",

@@ -1,0 +1,102 @@
+"""Files dropped into the chat box, and foreign words all over the page."""
+
+import pytest
+
+from glm_rag.errors import KnowledgeBaseError
+from glm_rag.types import IngestFailure
+from ui_driver import ask, links, page, press, shown
+
+pytest.importorskip("streamlit")
+
+
+def new():
+    """A visit that goes on with none of the conversations before."""
+    return press(page(), "New conversation")
+
+
+def drop(test, *files: tuple[str, bytes], question: str = ""):
+    """Drop files into the chat box, and send them with a question or without."""
+    for name, data in files:
+        test.chat_input[0].upload(name, data, "application/octet-stream")
+    return test.chat_input[0].set_value(question).run()
+
+
+FILES = (("a:b.txt", b"hello"), ("locked.pdf", b"%PDF"))
+
+
+def test_files_in_the_chat_box_are_taken_in_then_the_question_is_asked(backend, home):
+    test = drop(page(), *FILES, question="What is new?")
+    folder = home / "uploads" / "handbook"
+    assert {path.name for path in folder.iterdir()} == {"a b.txt", "locked.pdf"}
+    assert (folder / "a b.txt").read_bytes() == b"hello"
+    html = shown(test)
+    assert "1 added" in html
+    assert "password-protected" in html
+    assert "Parental leave lasts" in html
+    assert html.index("1 added") < html.index("Parental leave lasts")
+    assert [question for question, _ in backend.assistant.asked] == ["What is new?"]
+
+
+def test_files_without_a_question_are_taken_in_and_told(backend):
+    test = drop(page(), *FILES)
+    html = shown(test)
+    assert "1 added" in html
+    assert "password-protected" in html
+    assert not backend.assistant.asked
+    assert "3 documents · 1 not readable" in [link.label for link in links(test)]
+    test = ask(test, "And now?")
+    assert "1 added" not in shown(test)
+    assert "1 added" not in shown(test.run())
+
+
+def test_files_fill_an_empty_knowledge_base(backend):
+    test = drop(page(kb="fresh"), ("a.txt", b"x"), question="What does it say?")
+    assert "Parental leave lasts" in shown(test)
+    assert len(backend.bases["fresh"].stored) == 1
+
+
+def test_a_file_is_taken_in_once_not_at_every_rerun(backend):
+    test = drop(page(), ("a.txt", b"x"))
+    test.run()
+    assert len(backend.ingested) == 1
+
+
+def test_files_that_cannot_be_taken_in_fail_the_question_with_the_reason(backend, monkeypatch):
+    from glm_rag_ui import backend as seam
+
+    def locked(*_arguments):
+        raise KnowledgeBaseError("another process writes: wait for it with --wait")
+
+    monkeypatch.setattr(seam, "ingest", locked)
+    test = drop(page(), ("a.txt", b"x"), question="What is new?")
+    for html in (shown(test), shown(test.run())):
+        assert "wait for it with --wait" in html
+    assert not backend.assistant.asked
+    assert "wait for it with --wait" in shown(drop(new(), ("a.txt", b"x")))
+
+
+def test_every_format_that_is_read_can_be_dropped(backend):
+    from glm_rag_ingest.loaders.suffixes import BY_SUFFIX
+
+    offered = page().chat_input[0].proto.file_type
+    assert set(offered) == set(BY_SUFFIX)
+
+
+EVIL = "<img src=x onerror=alert(1)> ![x](http://e.example/p.png) $x$ :smile: \u202egnp"
+
+
+def test_hostile_names_questions_and_suggestions_are_text(backend):
+    backend.suggested = [EVIL]
+    test = page()
+    assert all("![x](" not in item.label and "$x$" not in item.label for item in test.button)
+    test = drop(test, (f"{EVIL.replace('/', '')}.txt", b"x"), question=EVIL)
+    html = shown(test)
+    assert "<img" not in html
+    assert "&lt;img" in html
+    assert "\u202e" not in html
+    test.run()
+    labels = [item.label for item in test.button]
+    assert all("![x](" not in label and "\u202e" not in label for label in labels)
+    kb = backend.bases["handbook"]
+    kb.failed.append(IngestFailure(f"file:///{EVIL}", "load", f"corrupt: {EVIL}", True))
+    assert "<img" not in shown(test.run())
