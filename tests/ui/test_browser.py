@@ -30,7 +30,7 @@ HOSTILE = (
     "# <script>window.hacked = 1</script>\n\n"
     "The password policy of the <b>moon</b> office: <img src=x onerror='window.hacked = 1'> "
     "![pixel](http://evil.example/p.png) costs $x^2$ and $5 :smile: \u202egpj.exe\n\n"
-    "[click](javascript:window.hacked=1) " + "unbroken" * 5000 + "\n"
+    "[click](javascript:window.hacked=1)\n\n# A line without end\n\n" + "unbroken" * 5000 + "\n"
 )
 HOSTILE_NAME = "![p](http:evil.example) <b>$1$.md"
 
@@ -144,10 +144,12 @@ def test_a_visit_from_the_first_start_to_the_last_deletion(browser, smollm2_whee
         read_the_evidence(page, tmp_path)
 
         ask(page, "And for part-timers?")
-        page.locator(".gr-live").wait_for()
+        page.get_by_text("Searched for").wait_for(timeout=ANSWER_MS)
+        finished(page)
+        ask(page, "What does the policy say about annual leave, parental leave and sick leave?")
+        page.locator(".gr-live").wait_for(timeout=ANSWER_MS)
         page.get_by_test_id("stChatInputStopButton").click()
-        page.get_by_text("Stopped.").first.wait_for()
-        page.locator(".gr-waiting, .gr-live").first.wait_for(state="detached")
+        finished(page)
         kept = page.locator(".gr-answer").count()
         page.reload()
         page.get_by_text("Stopped. The answer is incomplete.").wait_for(timeout=30_000)
