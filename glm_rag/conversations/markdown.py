@@ -1,7 +1,7 @@
 """A conversation as Markdown: questions, answers, and what supports them as footnotes.
 
 Texts of answers keep their own Markdown, except what could load, link or run something, or
-take the rest of the document along: HTML, images, links, code fences and headings show as text.
+take the rest of the document along: HTML, images, links, code, quotes and headings show as text.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ _WORDS: dict[Language, dict[str, str]] = {
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#~|!$&]")
 # Of an answer's own Markdown: emphasis, lists and tables stay.
 _ACTIVE = re.compile(
-    r"[\\`\[\]<>&]"  # code, links, images, HTML
-    r"|^(?=[ \t]*(?:#|~~~|(?:=+|-+)[ \t]*$))",  # headings, fences, rules
+    r"[\\`\[\]<>&#~]"  # code, links, images, HTML, quotes, headings
+    r"|^[ \t]*(?=(?:=+|-+)[ \t]*$)",  # a line that makes a heading of the one above
     re.MULTILINE,
 )
-_QUOTE = re.compile(r"^(\s*)\\>", re.MULTILINE)
 
 
 def to_markdown(conversation: Conversation, language: Language) -> str:
@@ -88,10 +87,16 @@ def _with_marks(answer: Answer, notes: list[str], words: dict[str, str]) -> str:
         note = _note(citation, words)
         if note not in notes:
             notes.append(note)
-        text += _active(answer.text[done : citation.answer_end])
+        text += _behind_mark(answer.text[done : citation.answer_end], text)
         text += f"[^{notes.index(note) + 1}]"
         done = citation.answer_end
-    return (text + _active(answer.text[done:])).strip()
+    return (text + _behind_mark(answer.text[done:], text)).strip()
+
+
+def _behind_mark(said: str, before: str) -> str:
+    """The next part of an answer; `(` or `:` would make a link or a footnote of the mark."""
+    escape = "\\" if before and said.startswith(("(", ":")) else ""
+    return escape + _active(said)
 
 
 def _note(citation: Citation, words: dict[str, str]) -> str:
@@ -128,4 +133,8 @@ def _plain(text: str) -> str:
 
 def _active(text: str) -> str:
     """An answer's Markdown without what does more than format it."""
-    return _QUOTE.sub(r"\1>", _ACTIVE.sub(lambda found: f"\\{found.group()}", text))
+    return _ACTIVE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found.group()}\\" if found.group().isspace() else f"\\{found.group()}"

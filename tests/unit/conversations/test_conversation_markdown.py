@@ -88,6 +88,13 @@ def test_emphasis_and_lists_of_an_answer_stay():
     assert html.count("<li>") == 2
 
 
+def test_a_bracket_behind_a_mark_makes_no_link_of_it():
+    said = replace(ANSWER, text="Parental leave is 26 weeks.(javascript:alert)", unsupported=())
+    text = exported(replace(TURN, answer=said))
+    assert "weeks.[^1]\\(javascript:alert)" in text
+    assert "<a" not in MarkdownIt().render(text)
+
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "![x](http://evil/x.png)",
