@@ -21,7 +21,6 @@ LONGEST_SIDE = 1600  # pixels
 _SCALE = 2.0  # of 72 dots per inch
 _SECONDS = 30.0
 _MEMORY_BYTES = 4 << 30
-_BUFFER_BYTES = 1 << 20
 _NO_SUCH_PAGE, _CANNOT_OPEN, _NOT_INSTALLED = 3, 4, 5
 _REASONS = {
     _NO_SUCH_PAGE: "pdf_no_page",
@@ -70,7 +69,7 @@ def file_of(info: DocumentInfo) -> Path:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb", buffering=_BUFFER_BYTES) as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

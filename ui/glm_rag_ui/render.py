@@ -309,6 +309,6 @@ def fixed_words(t: Translate) -> str:
     words = {
         f'{picker}"] button [data-testid="stMarkdownContainer"]::after': "picker_button",
         f'{picker}Instructions"]::after': "picker_hint",
-        '.stApp:not([data-test-script-state="running"]) .gr-live::after': "stopped",
+        '.stApp[data-test-script-state="notRunning"] :is(.gr-live, .gr-waiting)::after': "stopped",
     }
     return "".join(f'{where} {{ content: "{t(key)}"; }}' for where, key in words.items())

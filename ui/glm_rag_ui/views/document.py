@@ -10,6 +10,7 @@ import streamlit as st
 
 from glm_rag.types import DocumentInfo, ExtractedDocument
 from glm_rag_ui import pdf_page, reader, render, session
+from glm_rag_ui.evidence import Span
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.reader import Place
 from glm_rag_ui.shell import Visit
@@ -92,7 +93,7 @@ def text(document: ExtractedDocument, place: Place, t: Translate) -> None:
         st.html(f'<p class="gr-figures">{where}</p>')
 
 
-def _go(place: Place, part: reader.Span) -> None:
+def _go(place: Place, part: Span) -> None:
     st.session_state[AT] = (place, part)
 
 

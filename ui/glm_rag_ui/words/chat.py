@@ -9,9 +9,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "ask_no_model": ("Fetch a model first", "请先下载模型"),
     "welcome": ("What would you like to know?", "想了解什么？"),
     "welcome_text": (
-        "Answers quote your documents word for word. Point at a number to see the sentence "
-        "behind it.",
-        "回答会逐字引用你的文档。把鼠标移到数字上，即可看到所依据的原句。",
+        "Answers quote your documents word for word. Point at a number, or tap it, to see the "
+        "sentence behind it.",
+        "回答会逐字引用你的文档。把鼠标移到数字上，或点一下，即可看到所依据的原句。",
     ),
     "waiting": ("Reading the documents", "正在查阅文档"),
     "sources": ("Sources", "来源"),
