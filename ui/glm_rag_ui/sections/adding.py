@@ -46,7 +46,7 @@ def section(visit: Visit) -> None:
     server_folder(visit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: `Upload` has a name that can be set
 class Named:
     """An upload under another name."""
 
