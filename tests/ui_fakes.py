@@ -181,6 +181,10 @@ class FakeKnowledgeBase:
         """What is not, and why."""
         return list(self.failed)
 
+    def change(self) -> int:
+        """Grows with the documents."""
+        return len(self.stored)
+
     def info(self) -> KnowledgeBaseInfo:
         """Totals."""
         chunks = sum(info.num_chunks for info in self.stored)

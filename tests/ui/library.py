@@ -6,7 +6,13 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
+from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag_ui import runs
+from word_embeddings import WordEmbeddings
+
+LEAVE = "# Parental leave\n\nEvery parent may take sixteen weeks of leave with full pay.\n"
+CANTEEN = "# Canteen\n\nLunch is served from noon to two on the ground floor.\n"
+CHINESE = "# 员工手册\n\n员工每年有二十天带薪年假，未休完的可以结转到次年三月。\n"
 
 APP = Path(__file__).parents[2] / "ui" / "glm_rag_ui" / "app.py"
 
@@ -56,3 +62,33 @@ def typed(box, text: str):
     """A selectbox with a value that was not among its options."""
     box.options.append(text)  # AppTest knows no new ones
     return box.set_value(text)
+
+
+def source_of(kb: str, ending: str) -> str:
+    """The source of a document that ends so."""
+    with KnowledgeBase.open(kb, embeddings=WordEmbeddings()) as found:
+        return next(s for s in found.known_sources() if s.endswith(ending))
+
+
+def documents(kb: str) -> int:
+    """How many a knowledge base holds."""
+    with KnowledgeBase.open(kb, embeddings=WordEmbeddings()) as found:
+        return found.info().num_documents
+
+
+def dialog(test: AppTest, label: str) -> AppTest:
+    """Open a dialog by its button."""
+    return button(test, label).click().run()
+
+
+def answer(test: AppTest, text: str, label: str) -> AppTest:
+    """Fill the dialog's only field and send it."""
+    field = test.text_input[-1]
+    field.set_value(text)
+    return next(b for b in reversed(test.button) if b.label == label).click().run()
+
+
+def upload(test: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    """Choose files in the picker."""
+    test.file_uploader[-1].set_value([(name, data, "text/plain") for name, data in files])
+    return test.run()

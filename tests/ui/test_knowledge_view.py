@@ -1,13 +1,25 @@
 """The page of knowledge bases in process, over real knowledge bases."""
 
-import time
-
 import pytest
 
 pytest.importorskip("streamlit")
 pytest.importorskip("faiss")
 
-from library import button, finished, has_button, opened, part, shown, typed
+from library import (
+    CANTEEN,
+    LEAVE,
+    answer,
+    button,
+    dialog,
+    documents,
+    finished,
+    has_button,
+    opened,
+    part,
+    shown,
+    source_of,
+    upload,
+)
 
 from glm_rag.config import load_config
 from glm_rag.knowledge.base import KnowledgeBase, list_knowledge_bases
@@ -15,69 +27,16 @@ from glm_rag_ingest.pipeline import ingest
 from glm_rag_ui import runs, uploads
 from word_embeddings import WordEmbeddings
 
-LEAVE = "# Parental leave\n\nEvery parent may take sixteen weeks of leave with full pay.\n"
-CANTEEN = "# Canteen\n\nLunch is served from noon to two on the ground floor.\n"
-CHINESE = "# 员工手册\n\n员工每年有二十天带薪年假，未休完的可以结转到次年三月。\n"
+pytestmark = pytest.mark.usefixtures("words")
+
 HOSTILE = (
     "# <script>window.hacked = 1</script> **b** $x$ :smile:\n\n"
     "<img src=x onerror='window.hacked = 1'> ![p](http://evil.example/p.png) \u202egnp.exe\n"
 )
 
 
-@pytest.fixture(autouse=True)
-def embeddings(monkeypatch):
-    import streamlit
-
-    words = WordEmbeddings()
-    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: words)
-    streamlit.cache_resource.clear()
-    yield words
-    words.gate.set()
-    streamlit.cache_resource.clear()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Files of a user."""
-    files = tmp_path / "files"
-    files.mkdir()
-    return files
-
-
-@pytest.fixture
-def handbook(home, folder):
-    """A knowledge base with three documents and one file that cannot be read."""
-    for name, text in (("leave.md", LEAVE), ("canteen.txt", CANTEEN), ("手册.md", CHINESE)):
-        (folder / name).write_text(text, "utf-8")
-    (folder / "torn.pdf").write_bytes(b"%PDF-1.7 torn")
-    report = ingest([folder], "handbook", config=load_config())
-    assert (report.num_added, len(report.failures)) == (3, 1)
-    return folder
-
-
-def source_of(kb: str, ending: str) -> str:
-    with KnowledgeBase.open(kb, embeddings=WordEmbeddings()) as found:
-        return next(s for s in found.known_sources() if s.endswith(ending))
-
-
-def documents(kb: str) -> int:
-    with KnowledgeBase.open(kb, embeddings=WordEmbeddings()) as found:
-        return found.info().num_documents
-
-
 def titles(test) -> list[str]:
     return list(test.dataframe[-1].value["title"])
-
-
-def dialog(test, label: str):
-    return button(test, label).click().run()
-
-
-def answer(test, text: str, label: str):
-    """Fill the dialog's only field and send it."""
-    field = test.text_input[-1]
-    field.set_value(text)
-    return next(b for b in reversed(test.button) if b.label == label).click().run()
 
 
 # ---------------------------------------------------------------- knowledge bases
@@ -158,141 +117,6 @@ def test_another_writer_is_one_clear_line(home, handbook):
         runs.SHARED.add("handbook", runs.Batch(load_config(), (handbook,)))
         finished(home, "handbook")
         assert "Somebody is adding documents" in shown(opened("knowledge", kb="handbook"))
-
-
-# ---------------------------------------------------------------- adding
-
-
-def upload(test, *files):
-    test.file_uploader[-1].set_value([(name, data, "text/plain") for name, data in files])
-    return test.run()
-
-
-def test_many_files_go_in_and_a_broken_one_has_its_reason(home):
-    test = opened("knowledge", kb="fresh")
-    files = [
-        (f"{n}.md", f"# Note {n}\n\nThis is the note number {n}.\n".encode()) for n in range(5)
-    ]
-    test = upload(test, *files, ("torn.pdf", b"%PDF-1.7 torn"))
-    finished(home, "fresh")
-    test = test.run()
-    assert "5 added · 1 not readable" in shown(test)
-    assert "damaged" in shown(test)
-    assert documents("fresh") == 5
-    assert not test.file_uploader or not test.file_uploader[-1].value
-    kept = sorted(path.name for path in uploads.folder(home, "fresh").iterdir())
-    assert kept == [*(f"{n}.md" for n in range(5)), "torn.pdf"]
-
-
-def test_a_run_goes_on_without_its_tab_and_every_visitor_sees_it(home, embeddings):
-    embeddings.gate.clear()
-    upload(opened("knowledge", kb="fresh"), ("a.md", LEAVE.encode()))
-    other = opened("knowledge", kb="fresh")
-    assert has_button(other, "Stop")
-    chinese = opened("knowledge", kb="fresh", lang="zh")
-    assert has_button(chinese, "停止")
-    upload(other, ("b.md", CANTEEN.encode()))
-    embeddings.gate.set()
-    run = finished(home, "fresh")
-    assert len(run.batches) == 2
-    assert documents("fresh") == 2
-    later = opened("knowledge", kb="fresh")
-    assert "2 added" in shown(later)
-    assert not has_button(later, "Stop")
-    assert "2 added" not in shown(button(later, "Close").click().run())
-
-
-def test_a_stopped_run_keeps_what_is_finished_and_goes_on(home, embeddings, folder):
-    for number in range(12):
-        (folder / f"{number}.txt").write_text(f"Line {number} of the report. " * 400)
-    embeddings.gate.clear()
-    runs.SHARED.add("fresh", runs.Batch(load_config(), (folder,)))
-    run = runs.SHARED.get(home, "fresh")
-    until(lambda: run.progress is not None and run.progress.current)
-    test = opened("knowledge", kb="fresh")
-    test = button(test, "Stop").click().run()
-    embeddings.gate.set()
-    assert run.wait(60)
-    assert run.report.interrupted
-    test = test.run()
-    assert "Stopped." in shown(test)
-    before = documents("fresh")
-    assert before < 12
-    button(test, "Go on").click().run()
-    finished(home, "fresh")
-    assert documents("fresh") == 12
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def allow(monkeypatch, *folders):
-    listed = ", ".join(f'"{folder}"' for folder in folders)
-    monkeypatch.setenv("GLM_RAG_UI__ALLOWED_FOLDERS", f"[{listed}]")
-
-
-def read_folder(test, path):
-    box = next(item for item in test.selectbox if item.label == "A folder of this computer")
-    typed(box, str(path))
-    return button(test, "Read the folder").click().run()
-
-
-def test_without_allowed_folders_the_page_says_how_to_allow_one(home):
-    html = shown(opened("knowledge", kb="fresh"))
-    assert "allowed_folders" in html
-    assert "No folder may be read from the page." in html
-
-
-def test_an_allowed_folder_is_read(home, folder, monkeypatch):
-    (folder / "sub").mkdir()
-    (folder / "sub" / "leave.md").write_text(LEAVE)
-    allow(monkeypatch, folder)
-    read_folder(opened("knowledge", kb="fresh"), folder / "sub")
-    assert finished(home, "fresh").report.num_added == 1
-
-
-@pytest.mark.parametrize("way", ["outside", "dots", "link", "prefix", "nothing", "missing"])
-def test_a_folder_outside_the_allowed_ones_is_refused(home, folder, tmp_path, monkeypatch, way):
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "secret.md").write_text(LEAVE)
-    (tmp_path / "files-too").mkdir()
-    (folder / "link").symlink_to(secret)
-    path = {
-        "outside": secret,
-        "dots": f"{folder}/../secret",
-        "link": folder / "link",
-        "prefix": tmp_path / "files-too",
-        "nothing": " ",
-        "missing": folder / "none",
-    }[way]
-    allow(monkeypatch, folder)
-    html = shown(read_folder(opened("knowledge", kb="fresh"), path))
-    expected = "There is no such folder" if way == "missing" else "This folder may not be read."
-    assert expected in html
-    assert runs.SHARED.get(home, "fresh") is None
-    assert list_knowledge_bases(home) == []
-
-
-def test_links_inside_an_allowed_folder_do_not_lead_out(home, folder, tmp_path, monkeypatch):
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "secret.md").write_text(LEAVE)
-    (folder / "fine.md").write_text(CANTEEN)
-    (folder / "folder").symlink_to(secret)
-    (folder / "file.md").symlink_to(secret / "secret.md")
-    allow(monkeypatch, folder)
-    read_folder(opened("knowledge", kb="fresh"), folder)
-    report = finished(home, "fresh").report
-    assert report.num_added == 1
-    assert {failed.error for failed in report.failures} == {
-        "unreadable: outside the folders that may be read"
-    }
-    assert documents("fresh") == 1
 
 
 # ---------------------------------------------------------------- documents

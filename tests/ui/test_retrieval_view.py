@@ -5,34 +5,21 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("faiss")
 
-from library import opened, shown, typed
+from library import CANTEEN, CHINESE, LEAVE, opened, shown, typed
 
 from glm_rag.config import load_config
 from glm_rag_ingest.pipeline import ingest
 from glm_rag_ui import filters
-from word_embeddings import WordEmbeddings
 
-LEAVE = "# Parental leave\n\nEvery parent may take sixteen weeks of leave with full pay.\n"
-CANTEEN = "# Canteen\n\nLunch is served from noon to two on the ground floor.\n"
-CHINESE = "# 员工手册\n\n员工每年有二十天带薪年假，未休完的可以结转到次年三月。\n"
+pytestmark = pytest.mark.usefixtures("words")
+
 HOSTILE = (
     "# <script>window.hacked = 1</script>\n\n<img src=x> parental leave of the hostile kind.\n"
 )
 
 
-@pytest.fixture(autouse=True)
-def embeddings(monkeypatch):
-    import streamlit
-
-    words = WordEmbeddings()
-    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: words)
-    streamlit.cache_resource.clear()
-    yield words
-    streamlit.cache_resource.clear()
-
-
 @pytest.fixture
-def handbook(home, tmp_path):
+def handbook(home, words, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     texts = {"leave.md": LEAVE, "canteen.txt": CANTEEN, "手册.md": CHINESE, "<b>x.md": HOSTILE}
@@ -71,7 +58,7 @@ def test_hostile_text_is_shown_as_text(handbook):
 
 
 @pytest.mark.parametrize(
-    ("question", "words"),
+    ("question", "said"),
     [
         ("Hello!", "small talk"),
         ("who is it", "no word that says what is looked for"),
@@ -79,8 +66,8 @@ def test_hostile_text_is_shown_as_text(handbook):
         ("zebra xylophone", "This would be answered."),
     ],
 )
-def test_a_question_without_evidence_is_explained(handbook, question, words):
-    assert words in shown(ask(question))
+def test_a_question_without_evidence_is_explained(handbook, question, said):
+    assert said in shown(ask(question))
 
 
 def test_words_that_stand_in_no_passage_are_crossed_out(handbook):

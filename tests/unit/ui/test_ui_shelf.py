@@ -7,12 +7,11 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("faiss")
 
-from word_embeddings import WordEmbeddings
-
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag_ui import backend, shelf
+from word_embeddings import WordEmbeddings
 
 
 def make(home, name, *texts):

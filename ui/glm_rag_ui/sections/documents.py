@@ -110,7 +110,7 @@ def one(visit: Visit, info: DocumentInfo) -> None:
     path = shelf.file_of(info.source)
     is_there = path is not None and path.is_file()
     with st.container(horizontal=True):
-        if st.button(t("open_document"), icon=":material/article:"):
+        if st.button(t("open_text"), icon=":material/article:"):
             shell.go("document", source=info.source)
         if st.button(
             t("read_again"),

@@ -102,10 +102,10 @@ def head(visit: Visit, info: KnowledgeBaseInfo) -> None:
         )
         with st.container(horizontal=True, width="content"):
             broken = bool(info.error)
-            asking.button(t("rename"), "kb-rename", icon=":material/edit:", disabled=broken)
-            asking.button(t("delete"), "kb-delete", icon=":material/delete:")
-    asking.dialog(t("rename"), "kb-rename", lambda: renaming(visit, info.name))
-    asking.dialog(t("delete"), "kb-delete", lambda: deleting(visit, info))
+            asking.button(t("kb_rename"), "kb-rename", icon=":material/edit:", disabled=broken)
+            asking.button(t("kb_delete"), "kb-delete", icon=":material/delete:")
+    asking.dialog(t("kb_rename"), "kb-rename", lambda: renaming(visit, info.name))
+    asking.dialog(t("kb_delete"), "kb-delete", lambda: deleting(visit, info))
 
 
 def contents(visit: Visit, info: KnowledgeBaseInfo) -> None:
@@ -159,7 +159,7 @@ def renaming(visit: Visit, old: str) -> None:
     t = visit.t
     with st.form("kb-rename", border=False):
         name = st.text_input(t("kb_name"), value=old).strip()
-        is_sent = st.form_submit_button(t("rename"), type="primary")
+        is_sent = st.form_submit_button(t("kb_rename"), type="primary")
     if is_sent and done(visit, name, lambda: shelf.rename(visit.settings, old, name)):
         switch(visit, name)
         asking.close()
@@ -169,7 +169,7 @@ def renaming(visit: Visit, old: str) -> None:
 def deleting(visit: Visit, info: KnowledgeBaseInfo) -> None:
     """Delete once the name has been typed."""
     t = visit.t
-    lost = t("delete_text", n=info.num_documents)
+    lost = t("kb_delete_text", n=info.num_documents)
     st.html(f"<p><b><bdi>{render.escape(info.name)}</bdi></b></p><p>{lost}</p>")
     with st.form("kb-delete", border=False):
         typed = st.text_input(t("delete_type")).strip()

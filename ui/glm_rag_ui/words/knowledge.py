@@ -39,8 +39,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "kb_new": ("New knowledge base", "新建知识库"),
     "kb_name": ("Name", "名称"),
     "create": ("Create", "创建"),
-    "rename": ("Rename", "重命名"),
-    "delete": ("Delete", "删除"),
+    "kb_rename": ("Rename", "重命名"),
+    "kb_delete": ("Delete", "删除"),
     "kb_bad_name": ("This cannot be a name.", "不能使用这个名称。"),
     "kb_bad_name_text": (
         "Use up to 64 letters of any script, digits, spaces, dots, - and _, beginning with a "
@@ -60,7 +60,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "kb_unusable": ("This knowledge base cannot be opened.", "这个知识库无法打开。"),
     "kb_parts": ("Parts of the knowledge base", "知识库内容"),
-    "delete_text": (
+    "kb_delete_text": (
         "Its {n} document and all passages go, with the files that were uploaded here. Files in "
         "other folders stay.|Its {n} documents and all passages go, with the files that were "
         "uploaded here. Files in other folders stay.",
@@ -147,7 +147,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "characters_n": ("{n} character|{n} characters", "{n} 字"),
     "characters_at": ("characters {start}–{end}", "第 {start}–{end} 字"),
     "show_in_document": ("show in the document", "在文档中查看"),
-    "open_document": ("Open", "打开全文"),
+    "open_text": ("Open", "打开全文"),
     "read_again": ("Read again", "重新读取"),
     "read_again_help": (
         "Takes over what has changed in the file.",
