@@ -29,6 +29,8 @@ from glm_rag.types import (
     WindowReport,
 )
 
+# Of every browser, where a test does not say otherwise.
+PROFILE = "0123456789abcdef" * 2
 TEXT = (
     "Leave for parents\n\nEvery employee may take up to 16 weeks of paid parental leave. "
     "The leave can be split into two parts within the first year.\n\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-PROFILE = "0123456789abcdef" * 2
+from ui_fakes import PROFILE
 
 
 @pytest.fixture

@@ -161,7 +161,9 @@ def test_a_visit_from_the_first_start_to_the_last_deletion(browser, smollm2_whee
         assert "lang=zh" in page.url
         page.screenshot(path=tmp_path / "chinese.png")
         go(page, "检索测试")
-        page.get_by_placeholder("输入问题").or_(page.locator("input[type=text]")).last.fill(QUESTION)
+        page.get_by_placeholder("输入问题").or_(page.locator("input[type=text]")).last.fill(
+            QUESTION
+        )
         page.keyboard.press("Enter")
         page.locator(".gr-rank, .gr-ranks, .gr-column").first.wait_for(timeout=30_000)
         assert FACT in page.get_by_test_id("stMain").inner_text()

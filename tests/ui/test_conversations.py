@@ -6,10 +6,10 @@ import time
 import pytest
 
 import ui_fakes
-from conftest import PROFILE
 from glm_rag.config import load_config
 from glm_rag.conversations import ConversationStore
 from ui_driver import address, ask, button, links, page, press, shown
+from ui_fakes import PROFILE
 
 pytest.importorskip("streamlit")
 pytestmark = pytest.mark.usefixtures("backend")

@@ -3,12 +3,10 @@
 import pytest
 
 import ui_fakes
-from conftest import PROFILE
 from glm_rag.types import ExtractedDocument, PageSpan
 from ui_driver import button, page, press, shown
 
 pytest.importorskip("streamlit")
-assert PROFILE
 
 SOURCE = "file:///data/rules.md"
 EVIL = "<script>alert(1)</script> ![x](http://e.example/p.png) $x$ :smile: \u202etxt"

@@ -194,8 +194,8 @@ def test_when_the_browser_has_gone_the_answer_is_ended_and_what_came_is_kept(bac
 def test_asking_again_ends_the_answer_that_is_still_on_its_way(backend, profile):
     from types import SimpleNamespace
 
-    from conftest import PROFILE
     from glm_rag_ui.views import turns
+    from ui_fakes import PROFILE
 
     backend.assistant.gate = threading.Event()
     first = threading.Thread(target=lambda: ask(page(), "How long?"))
@@ -210,7 +210,7 @@ def test_asking_again_ends_the_answer_that_is_still_on_its_way(backend, profile)
 
 
 def stored_turns(backend) -> tuple:
-    from conftest import PROFILE
+    from ui_fakes import PROFILE
 
     return tuple(
         turn
@@ -241,14 +241,14 @@ def store(backend) -> ConversationStore:
 
 
 def only_conversation(backend) -> str:
-    from conftest import PROFILE
+    from ui_fakes import PROFILE
 
     (info,) = store(backend).list(PROFILE)
     return info.id
 
 
 def stored(backend):
-    from conftest import PROFILE
+    from ui_fakes import PROFILE
 
     return store(backend).get(PROFILE, only_conversation(backend)).turns
 

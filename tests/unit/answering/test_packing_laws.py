@@ -198,6 +198,7 @@ def check_offsets(stored, passages, random) -> int:
 
 # ---------------------------------------------------------------- real documents
 
+
 @pytest.fixture(scope="module")
 def real(test_data):
     """All real documents that can be read: chunks of their beginning and of their middle."""
