@@ -41,7 +41,7 @@ def mark(page) -> None:
 
 def search(page) -> None:
     """A question of the retrieval test."""
-    page.locator("textarea, input[type=text]").last.fill(QUESTION)
+    page.locator(".st-key-test-question input").fill(QUESTION)
     page.keyboard.press("Enter")
     page.wait_for_timeout(3000)
     ui_browser.finished(page)

@@ -161,17 +161,13 @@ def test_a_visit_from_the_first_start_to_the_last_deletion(browser, smollm2_whee
         assert "lang=zh" in page.url
         page.screenshot(path=tmp_path / "chinese.png")
         go(page, "检索测试")
-        page.get_by_placeholder("输入问题").or_(page.locator("input[type=text]")).last.fill(
-            QUESTION
-        )
-        page.keyboard.press("Enter")
-        page.locator(".gr-rank, .gr-ranks, .gr-column").first.wait_for(timeout=30_000)
-        assert FACT in page.get_by_test_id("stMain").inner_text()
+        search(page, QUESTION)
+        page.get_by_text(FACT).first.wait_for(timeout=30_000)
         page.screenshot(path=tmp_path / "retrieval.png")
         page.get_by_test_id("stSidebar").get_by_text("EN", exact=True).click()
 
         go(page, "Chat")
-        page.locator(".st-key-delete button").click()
+        page.locator(".st-key-delete button").first.click()
         page.locator(".st-key-confirm button").click()
         page.get_by_text("What would you like to know?").wait_for()
         go(page, "Knowledge bases")
@@ -216,6 +212,12 @@ def in_view(page, selector: str) -> bool:
     return box["y"] >= 0 and box["y"] + box["height"] <= line["y"]
 
 
+def search(page, question: str) -> None:
+    """Ask in the retrieval test."""
+    page.locator(".st-key-test-question input").fill(question)
+    page.keyboard.press("Enter")
+
+
 def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path):
     with Visitor(browser, filled) as page:
         put(page, page.get_by_test_id("stChatInput"), (HOSTILE_NAME, HOSTILE.encode()))
@@ -225,7 +227,7 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
         page.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
         finished(page)
         page.locator(".gr-sources summary").first.click()
-        assert "<img src=x" in page.locator(".gr-sources").first.inner_text()
+        assert "<script>" in page.locator(".gr-sources").first.inner_text()
         address = page.locator('.gr-sources a[href*="document?"]').first.get_attribute("href")
         page.screenshot(path=tmp_path / "chat.png")
         looks_harmless(page)
@@ -234,8 +236,10 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
         looks_harmless(page)
         page.screenshot(path=tmp_path / "knowledge.png")
         go(page, "Retrieval test")
-        page.locator("input[type=text]").last.fill("password policy of the moon office")
-        page.keyboard.press("Enter")
+        search(page, "password policy of the moon office")
+        page.screenshot(path=tmp_path / "retrieval.png")
+        page.wait_for_timeout(5000)
+        page.screenshot(path=tmp_path / "retrieval.png")
         page.get_by_text("onerror").first.wait_for(timeout=30_000)
         looks_harmless(page)
         page.screenshot(path=tmp_path / "retrieval.png")
@@ -252,7 +256,7 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
 def looks_harmless(page) -> None:
     """Nothing of the document came to life, and nothing is wider than the window."""
     assert page.evaluate("window.hacked") is None
-    elements = "img[src*=evil], a[href*=evil], a[href^=javascript], .stMain img[src=x], .stMain b b"
+    elements = "img[src*=evil], a[href^='http:'], a[href^=javascript], .stMain img[src=x], .stMain b b"
     assert page.locator(elements).count() == 0
     assert page.locator(".katex").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
