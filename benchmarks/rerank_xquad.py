@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrieval_xquad import CachedEmbeddings, Question, fill, load, percent
+from retrieval_xquad import Question, fill, load, percent
+from support.kept_vectors import KeptEmbeddings
 from support.record import RESULTS, ROOT, print_table, save, warn_if_busy
 
 from glm_rag.chat_models import ChatGLM2
@@ -89,7 +90,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as home,
         KnowledgeBase.open(
-            "xquad", home=Path(home), embeddings=CachedEmbeddings(), create=True
+            "xquad", home=Path(home), embeddings=KeptEmbeddings(), create=True
         ) as kb,
     ):
         fill(kb, "en", enumerate(articles), split=False)
