@@ -28,8 +28,6 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from pydantic import PrivateAttr
 from support.kept_vectors import KeptEmbeddings
@@ -60,9 +58,9 @@ class Question:
 class Remembering(ChatGLM2):
     """The same prompt gives the same answer without computing it again."""
 
-    _given: dict[tuple[int, ...], list[ChatGenerationChunk]] = PrivateAttr(default_factory=dict)
+    _given: dict[tuple[int, ...], list[Any]] = PrivateAttr(default_factory=dict)
 
-    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Any:
+    def _stream(self, messages: list[Any], *args: Any, **kwargs: Any) -> Any:
         key = tuple(self.prompt_ids(messages))
         if key not in self._given:
             self._given[key] = list(super()._stream(messages, *args, **kwargs))
@@ -86,9 +84,7 @@ class Arm:
         said = "" if answer.abstained else answer.text
         self.f1.append(f1(said, question.answers) if said else 0.0)
         self.contained.append(contains(said, question.answers) if said else 0.0)
-        self.sources.append(
-            tuple(p.document.metadata["source"] for p in answer.context.passages)
-        )
+        self.sources.append(tuple(p.document.metadata["source"] for p in answer.context.passages))
         self.tokens.append(answer.usage.input_tokens)
         self.texts.append(answer.text)
         self.declined += answer.abstained

@@ -153,7 +153,7 @@ def run(
     mixed: bool = True,
     vectors: Path | None = None,
 ) -> dict[str, dict[str, float]]:
-    """All rows; `mixed` adds those over both languages at once; `vectors`: a file that keeps them."""
+    """All rows; `mixed` adds those over both languages at once; `vectors`: a file to keep them."""
     embeddings = KeptEmbeddings(vectors)
     rows: dict[str, dict[str, float]] = {}
     loaded = {language: load(data, language, articles) for language in ("en", "zh")}

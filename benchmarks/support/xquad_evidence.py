@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from retrieval_xquad import Question, fill, load
-from support.distractors import distractors
-from support.kept_vectors import KeptEmbeddings
 
 from glm_rag.evaluation import datasets
 from glm_rag.evaluation.matching import Gold
@@ -18,6 +16,8 @@ from glm_rag.evaluation.measure import Measured, measure_all
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.calibration import is_small_talk
 from glm_rag.text import query_terms
+from support.distractors import distractors
+from support.kept_vectors import KeptEmbeddings
 
 FOLDS = 5
 

@@ -1,6 +1,7 @@
 """What reorders a ranking keeps its laws: scores fall, nothing is lost, nothing is invented."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
@@ -97,6 +98,24 @@ def test_another_first_passage_is_no_reason_to_decline():
     assert (first.document.id, first.evidence) == ("b", 2.0)
     assert (second.document.id, second.evidence) == ("a", 2.0)
     assert found[1].evidence == -1.0
+
+
+def test_the_best_passage_of_each_query_counts_as_the_best_if_it_is_evidence():
+    one = [ranked("a", 0.9, 2.0), ranked("b", 0.81, -1.0)]
+    other = [ranked("c", 0.6, 0.0), ranked("d", 0.54, -2.0), ranked("b", 0.3, -3.0)]
+    merged = merge([one, other])
+    assert {item.document.id: round(item.score, 6) for item in merged} == {
+        **{"a": 0.9, "c": 0.9},
+        **{"b": 0.81, "d": 0.81},  # their share of the first one of their query
+    }
+
+
+@pytest.mark.parametrize("evidence", [-0.01, None])
+def test_a_query_that_nothing_answers_lifts_no_passage(evidence):
+    one = [ranked("a", 0.9, 2.0)]
+    other = [ranked("c", 0.6, evidence), ranked("d", 0.5, 3.0)]
+    assert [item.score for item in merge([one, other])] == [0.9, 0.6, 0.5]
+    assert merge([[], one]) == one
 
 
 def test_several_queries_count_with_their_best():
