@@ -232,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         embeddings, folder = KeptEmbeddings(options.vectors), options.signals or Path(home)
         pairs = ("en -> en", "zh -> en")
-        for asked in ask(options.data, Path(home), pairs, embeddings, other=0):
+        for asked in ask(options.data, Path(home), pairs, embeddings, other=False):
             file = folder / f"signals-{asked.name.replace(' -> ', '-')}.jsonl"
             rows += table(asked.name, collect(asked, options.questions, reader, file))
     values = {"questions": options.questions, "quantize": options.quantize, "rows": rows}

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from retrieval_xquad import Question, cut, load, paragraph
-from support.distractors import distractors
+from support.distractors import TEN_TIMES, distractors
 from support.kept_vectors import KeptEmbeddings
 from support.record import RESULTS, ROOT, print_table, progress, save
 
@@ -31,7 +31,7 @@ from glm_rag.evaluation.bootstrap import Estimate, difference, estimate
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.text import query_terms
 
-K = 40  # chunks looked at: enough for five paragraphs
+K = 20  # chunks looked at: enough for five paragraphs
 LANGUAGES = ("en", "zh")
 Ranks = tuple[list[str], list[str]]  # sources by the hybrid and by the dense order
 
@@ -132,7 +132,7 @@ def run(
                 stored.replace("+", "-"), home=Path(home), embeddings=embeddings, create=True
             ) as kb:
                 for language in stored.split("+"):
-                    wanted = round(times * count_chunks(loaded[language][0], kb))
+                    wanted = round(times * TEN_TIMES[language] / 10)
                     counts[f"{language}, distractors"] = fill_distractors(
                         kb, data, language, wanted, embeddings
                     )
@@ -151,12 +151,6 @@ def run(
                         rows.append(new)
                         progress(str(new))
     return counts, rows, declined
-
-
-def count_chunks(articles: Sequence[Sequence[str]], kb: KnowledgeBase) -> int:
-    return sum(
-        len(cut(paragraph("", 0, 0, text), kb)) for paragraphs in articles for text in paragraphs
-    )
 
 
 def measure(

