@@ -46,8 +46,7 @@ def test_distractors_are_as_many_as_asked_and_long_texts_make_up_for_short_ones(
     texts = [document("long", 2000), document("short", 60), document("longer", 3000)]
     monkeypatch.setattr(distractors, "_english", lambda data: texts)
     found = {
-        one.source: chunks
-        for one, chunks in distractors.distractors(None, "en", count, Counting())
+        one.source: chunks for one, chunks in distractors.distractors(None, "en", count, Counting())
     }
     assert sum(map(len, found.values())) == count
     assert len(found) == 3

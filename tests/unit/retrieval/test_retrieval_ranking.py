@@ -100,20 +100,23 @@ def test_another_first_passage_is_no_reason_to_decline():
     assert found[1].evidence == -1.0
 
 
-def test_the_best_passage_of_each_query_counts_as_the_best_if_it_is_evidence():
-    one = [ranked("a", 0.9, 2.0), ranked("b", 0.81, -1.0)]
-    other = [ranked("c", 0.6, 0.0), ranked("d", 0.54, -2.0), ranked("b", 0.3, -3.0)]
+def test_what_is_evidence_for_its_query_counts_by_its_share_of_the_best_there():
+    one = [ranked("a", 0.9, 2.0), ranked("b", 0.81, 1.0)]
+    other = [ranked("c", 0.6, 0.5), ranked("d", 0.54, 0.0), ranked("e", 0.5, -0.01)]
     merged = merge([one, other])
     assert {item.document.id: round(item.score, 6) for item in merged} == {
-        **{"a": 0.9, "c": 0.9},
-        **{"b": 0.81, "d": 0.81},  # their share of the first one of their query
+        "a": 0.9,
+        "c": 0.9,  # the first of each query
+        "b": 0.81,
+        "d": 0.81,
+        "e": 0.5,
     }
 
 
 @pytest.mark.parametrize("evidence", [-0.01, None])
-def test_a_query_that_nothing_answers_lifts_no_passage(evidence):
+def test_what_is_no_evidence_for_its_query_keeps_its_score(evidence):
     one = [ranked("a", 0.9, 2.0)]
-    other = [ranked("c", 0.6, evidence), ranked("d", 0.5, 3.0)]
+    other = [ranked("c", 0.6, evidence), ranked("d", 0.5, evidence)]
     assert [item.score for item in merge([one, other])] == [0.9, 0.6, 0.5]
     assert merge([[], one]) == one
 
