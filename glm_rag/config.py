@@ -175,7 +175,7 @@ class PackingSettings(_Section):
         0.5, ge=0, lt=1, description="most of the window for earlier rounds and their passages"
     )
     relative_score: float = Field(
-        0.9, ge=0, le=1, description="a passage needs this share of the best one's score"
+        0.95, ge=0, le=1, description="a passage needs this share of the best one's score"
     )
 
 

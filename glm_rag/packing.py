@@ -35,7 +35,7 @@ def pack(
     count_tokens: Callable[[str], int],
     budget: int,
     max_passages: int = 4,
-    relative_score: float = 0.9,
+    relative_score: float = 0.95,
     render: Render = plain_block,
     shown: Sequence[Passage] = (),
 ) -> PackedContext:

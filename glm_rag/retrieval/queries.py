@@ -1,4 +1,4 @@
-"""What is searched for: the question, and of a long pasted one its sentences, too.
+"""What is searched for: the question, and the sentences of one that asks several things, too.
 
 The vector of a long text is near to nothing in particular, and its many words dilute each other.
 Its sentences ask for one thing each.
@@ -25,14 +25,17 @@ _ASKS = re.compile(r"[?？]")
 
 
 def queries_of(question: str) -> list[str]:
-    """The question first; behind it the parts of a long one, in their order.
+    """The question first; behind it the parts of one that is long or asks several things.
 
     Parts are sentences, or clauses where one sentence is as long as that. Greetings and repeated
     parts are left out. Of more than eight those that ask come first, then the longest.
     """
-    if not _is_long(question):
-        return [question]
     sentences = [question[start:end] for start, end in sentence_spans(question)]
+    if not _is_long(question):
+        parts = _joined(sentences)
+        several = sum(1 for part in parts if _ASKS.search(part)) > 1
+        # Lines are of one matter: a follow-up is searched behind the question it leans on.
+        return [question, *dict.fromkeys(parts)] if several and "\n" not in question else [question]
     pieces = [piece for sentence in sentences for piece in _clauses(sentence)]
     parts = [part for part in dict.fromkeys(_joined(pieces)) if part != question.strip()]
     worth = sorted(parts, key=lambda p: (not _ASKS.search(p), -len(query_terms(p))))

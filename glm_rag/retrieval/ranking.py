@@ -42,14 +42,29 @@ class Ranked:
 
 
 def merge(rankings: Sequence[list[Ranked]]) -> list[Ranked]:
-    """One ranking of several queries: each passage with its best score and best evidence."""
+    """One ranking of several queries: each passage with its best score and best evidence.
+
+    Each query asks for something of its own, and scores of two queries say little about each
+    other. So a passage that is evidence enough for its query is scored by its share of the first
+    one there: the first of each query is as good as the best of all. Otherwise packing would
+    leave out what only the second of two questions asks for.
+    """
     if len(rankings) == 1:
         return rankings[0]
+    top = max((ranking[0].score for ranking in rankings if ranking), default=0.0)
     best: dict[str | None, Ranked] = {}
-    for item in (item for ranking in rankings for item in ranking):
-        known = best.get(item.document.id)
-        best[item.document.id] = item if known is None else _better(known, item)
+    for ranking in rankings:
+        for item in ranking:
+            level = _levelled(item, ranking[0].score, top)
+            known = best.get(item.document.id)
+            best[item.document.id] = level if known is None else _better(known, level)
     return sorted(best.values(), key=lambda item: (-item.score, item.document.id or ""))
+
+
+def _levelled(item: Ranked, first: float, top: float) -> Ranked:
+    if item.evidence is None or item.evidence < 0 or first <= 0:
+        return item
+    return replace(item, score=(top / first) * item.score)
 
 
 def reorder(found: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:

@@ -29,6 +29,28 @@ def test_a_long_question_is_followed_by_its_sentences_without_the_small_talk():
     assert not any(part.startswith("您好") or part == "谢谢。" for part in parts[1:])
 
 
+def test_two_questions_of_usual_length_are_searched_one_by_one_too():
+    first, second = "Who pays hotels in Paris?", "Where do visitors park their cars?"
+    both = f"{first} {second}"
+    assert queries_of(both) == [both, first, second]
+    assert queries_of("员工年假有多少天？出差住宿费用怎么报销？")[1:] == [
+        "员工年假有多少天？",
+        "出差住宿费用怎么报销？",
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who pays hotels in Paris? Why?",  # nothing by itself
+        "Who pays hotels in Paris?\nAnd where do visitors park their cars?",  # a follow-up
+        "Visitors park their cars outside. Who pays hotels in Paris?",  # one question
+    ],
+)
+def test_a_question_that_leans_on_another_is_not_searched_alone(question):
+    assert queries_of(question) == [question]
+
+
 @pytest.mark.parametrize(
     "question", [LEAVE, f"{STORY} {LEAVE}", "双胞胎出生以后父亲可以休多少周的育儿假？", "", "Hi!"]
 )

@@ -1,6 +1,7 @@
 """What reorders a ranking keeps its laws: scores fall, nothing is lost, nothing is invented."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
@@ -97,6 +98,27 @@ def test_another_first_passage_is_no_reason_to_decline():
     assert (first.document.id, first.evidence) == ("b", 2.0)
     assert (second.document.id, second.evidence) == ("a", 2.0)
     assert found[1].evidence == -1.0
+
+
+def test_what_is_evidence_for_its_query_counts_by_its_share_of_the_best_there():
+    one = [ranked("a", 0.9, 2.0), ranked("b", 0.81, 1.0)]
+    other = [ranked("c", 0.6, 0.5), ranked("d", 0.54, 0.0), ranked("e", 0.5, -0.01)]
+    merged = merge([one, other])
+    assert {item.document.id: round(item.score, 6) for item in merged} == {
+        "a": 0.9,
+        "c": 0.9,  # the first of each query
+        "b": 0.81,
+        "d": 0.81,
+        "e": 0.5,
+    }
+
+
+@pytest.mark.parametrize("evidence", [-0.01, None])
+def test_what_is_no_evidence_for_its_query_keeps_its_score(evidence):
+    one = [ranked("a", 0.9, 2.0)]
+    other = [ranked("c", 0.6, evidence), ranked("d", 0.5, evidence)]
+    assert [item.score for item in merge([one, other])] == [0.9, 0.6, 0.5]
+    assert merge([[], one]) == one
 
 
 def test_several_queries_count_with_their_best():
