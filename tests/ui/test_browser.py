@@ -32,7 +32,7 @@ HOSTILE = (
     "![pixel](http://evil.example/p.png) costs $x^2$ and $5 :smile: \u202egpj.exe\n\n"
     "[click](javascript:window.hacked=1)\n\n# A line without end\n\n" + "unbroken" * 5000 + "\n"
 )
-HOSTILE_NAME = "![p](http:evil.example) <b>$1$.md"
+HOSTILE_NAME = "![p](http:evil.example) <b>$1$.txt"
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +237,6 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
         page.screenshot(path=tmp_path / "knowledge.png")
         go(page, "Retrieval test")
         search(page, "password policy of the moon office")
-        page.screenshot(path=tmp_path / "retrieval.png")
-        page.wait_for_timeout(5000)
-        page.screenshot(path=tmp_path / "retrieval.png")
         page.get_by_text("onerror").first.wait_for(timeout=30_000)
         looks_harmless(page)
         page.screenshot(path=tmp_path / "retrieval.png")
