@@ -120,16 +120,32 @@ def holds_language(text: str, language: Language) -> bool:
     """Whether some lines of a passage are plainly in `language`, whatever the others are in.
 
     A list of questions in two languages does, a Chinese paragraph full of Latin names does not.
+    Text in another script is in neither.
     """
     needed = _HELD_LETTERS[language]
     for line in text.splitlines():
         share, num_letters = _han_share(line)
-        is_chinese = share >= _PLAIN_CHINESE_SHARE
-        if is_chinese if language == "zh" else share < _PLAIN_ENGLISH_SHARE:
+        if language == "zh":
+            is_plain = share >= _PLAIN_CHINESE_SHARE
+        else:
+            is_plain = _num_latin(line) > (1 - _PLAIN_ENGLISH_SHARE) * num_letters
+        if is_plain:
             needed -= num_letters
         if needed <= 0:
             return True
     return False
+
+
+def is_in_script_of(text: str, language: Language) -> bool:
+    """Whether a text may be in `language` by its letters: enough of them Han, or half Latin."""
+    share, num_letters = _han_share(text)
+    if language == "zh":
+        return share >= _CHINESE_SHARE
+    return 2 * _num_latin(text) >= num_letters
+
+
+def _num_latin(text: str) -> int:
+    return sum(char.isascii() and char.isalpha() for char in text)
 
 
 def _han_share(text: str) -> tuple[float, int]:

@@ -14,15 +14,20 @@ from pydantic import ConfigDict, Field, SkipValidation
 from glm_rag.errors import ConfigError
 from glm_rag.retrieval import ranking
 from glm_rag.retrieval.calibration import calibration_of, is_small_talk
-from glm_rag.retrieval.candidates import CandidateSet, CandidateStore, GrowingStore
+from glm_rag.retrieval.candidates import (
+    Candidate,
+    CandidateSet,
+    CandidateStore,
+    GrowingStore,
+)
 from glm_rag.retrieval.evidence import evidence_margin
 from glm_rag.retrieval.fusion import fuse
 from glm_rag.retrieval.queries import queries_of
 from glm_rag.retrieval.ranking import Ranked
 from glm_rag.retrieval.rerank.base import Reranker
 from glm_rag.retrieval.sparse import weigh_terms
-from glm_rag.text import detect_language, estimate_tokens, query_terms
-from glm_rag.types import ScoredDocument
+from glm_rag.text import detect_language, estimate_tokens, is_in_script_of, query_terms
+from glm_rag.types import Language, ScoredDocument
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -123,7 +128,7 @@ class HybridRetriever(BaseRetriever):
         weights = weigh_terms(terms, found.document_frequency, num_chunks)
         scored = [
             (fuse(candidate, weights, found.mean_terms, language, calibration), candidate)
-            for candidate in found.candidates
+            for candidate in (_weighed_as(language, candidate) for candidate in found.candidates)
         ]
         scored.sort(key=lambda item: (-item[0], item[1].document.id or ""))
         return [
@@ -180,3 +185,15 @@ class HybridRetriever(BaseRetriever):
     ) -> list[Document]:
         found = await run_in_executor(None, self.search, query, k)
         return [item.document for item in found]
+
+
+def _weighed_as(language: Language, candidate: Candidate) -> Candidate:
+    """A passage as `fuse` and `evidence_margin` shall see it.
+
+    What a foreign language is granted, since words cannot be compared, is for text that is in it:
+    not for English in a Chinese document, nor for a third script that counts as English.
+    """
+    if candidate.language == language:
+        return candidate
+    is_foreign = is_in_script_of(candidate.document.page_content, candidate.language)
+    return candidate if is_foreign else replace(candidate, language=language)

@@ -253,7 +253,9 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
 def looks_harmless(page) -> None:
     """Nothing of the document came to life, and nothing is wider than the window."""
     assert page.evaluate("window.hacked") is None
-    elements = "img[src*=evil], a[href^='http:'], a[href^=javascript], .stMain img[src=x], .stMain b b"
+    elements = (
+        "img[src*=evil], a[href^='http:'], a[href^=javascript], .stMain img[src=x], .stMain b b"
+    )
     assert page.locator(elements).count() == 0
     assert page.locator(".katex").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.retrieval.candidates import Candidate
+from glm_rag.retrieval.retriever import _weighed_as
 from glm_rag.samples import handbook_folder
 from glm_rag.types import Chunk, ExtractedDocument, ScoredDocument
 
@@ -166,3 +169,23 @@ def bilingual(tmp_path_factory):
 def test_a_list_in_two_languages_answers_in_both(bilingual, question, enough):
     best = bilingual.as_retriever().search(question)[0].document
     assert (best.metadata["evidence"] >= 0) is enough
+
+
+THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ"
+TRACE = "Traceback: ValueError in module airspeed, line 12; the process has ended. 错误"
+
+
+@pytest.mark.parametrize(
+    ("text", "labelled", "question", "weighed"),
+    [
+        (LEAVE, "en", "zh", "en"),
+        (TRAVEL, "zh", "en", "zh"),
+        ("26 weeks", "en", "zh", "en"),
+        (THAI, "en", "zh", "zh"),  # neither Chinese nor English counts as English
+        (TRACE, "zh", "en", "en"),  # English in a Chinese document
+        (TRACE, "zh", "zh", "zh"),
+    ],
+)
+def test_what_is_granted_to_another_language_is_for_text_in_it(text, labelled, question, weighed):
+    candidate = Candidate(Document(text), labelled, 0.8, {}, 9)
+    assert _weighed_as(question, candidate).language == weighed
