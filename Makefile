@@ -15,7 +15,7 @@ LIGHT_BENCHMARKS := $(filter-out $(HEAVY_BENCHMARKS),$(basename $(notdir $(wildc
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help quickstart install dev check format test test-slow docs bench clean
+.PHONY: help quickstart install dev check format test test-slow screenshots docs bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ check: $(VENV)/.installed-dev ## lint, formatting, types, import layers
 format: $(VENV)/.installed-dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshots: $(VENV)/.installed-dev ## pictures of every page, into screenshots/ (needs Chromium)
+	$(BIN)/python tests/ui/screenshots.py screenshots
 
 docs: $(VENV)/.installed-dev ## write docs/cli.md anew from the commands
 	$(BIN)/python -m typer glm_rag.cli.main utils docs --name glm-rag --title Commands --output docs/cli.md
