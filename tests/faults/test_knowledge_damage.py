@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_rag import sqlite_file
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import database as module
 
@@ -87,7 +88,7 @@ def test_a_full_disk_keeps_what_was_there(home, file):
 
 
 def test_a_lock_that_is_held_too_long_says_so(home, file, monkeypatch):
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with writer.open_kb(home) as kb:

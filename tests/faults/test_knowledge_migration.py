@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_writer as writer
 
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag import sqlite_file
 from glm_rag.knowledge import records, schema
 from glm_rag.text import detect_language
 
@@ -117,10 +118,11 @@ def test_a_knowledge_base_of_the_version_before_opens_and_keeps_everything(home)
 
 MIGRATE_AND_DIE = """
     import os, signal, sqlite3, sys
+    from glm_rag import sqlite_file
     from glm_rag.knowledge import schema
 
     path, stop_at = sys.argv[1], int(sys.argv[2])
-    real, done = schema._statements, 0
+    real, done = sqlite_file._statements, 0
 
     def statements(script):
         global done
@@ -130,7 +132,7 @@ MIGRATE_AND_DIE = """
             if done == stop_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    schema._statements = statements
+    sqlite_file._statements = statements
     schema.migrate(sqlite3.connect(path, isolation_level=None))
     print(done)
 """
@@ -150,7 +152,7 @@ def version_of(path):
 def test_dying_after_any_statement_of_a_migration_leaves_the_version_before(home):
     path = write_version_1(home, 2)
     before = everything(path)
-    num_statements = len(list(schema._statements(schema.MIGRATIONS[1])))
+    num_statements = len(list(sqlite_file._statements(schema.MIGRATIONS[1])))
     for stop_at in {1, 2, num_statements // 2, num_statements}:
         assert migrate(path, stop_at).returncode == -signal.SIGKILL
         assert version_of(path) == 1
