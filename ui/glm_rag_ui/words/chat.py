@@ -37,6 +37,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "当前模型只懂英文，请勿采信它对中文问题的回答；中文提问请换用 chatglm2-6b-32k。",
     ),
     "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
+    "stop_answer": ("Stop answering", "停止生成"),
     "repeated": (
         "The model began to repeat itself, so the answer was ended.",
         "模型开始重复，回答已提前结束。",
