@@ -216,7 +216,7 @@ def actions(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
                 icon=":material/refresh:",
                 help=t("regenerate"),
                 on_click=_again,
-                args=(visit, turn, turn.question),
+                args=(visit, turn, turn.question, 0),
             )
         if turn.answer is None and turn.status != "running":
             return
@@ -277,25 +277,45 @@ def _edit(turn_id: str | None) -> None:
 
 def _editor(visit: Visit, turn: SavedTurn) -> None:
     t = visit.t
+    later = _later(visit, turn)
     with st.container(key="editor"):
         st.text_area(
             t("edit"), turn.question, key=f"question-{turn.id}", label_visibility="collapsed"
         )
+        if later:
+            st.html(f'<p class="gr-foot">{t("edit_later", n=later)}</p>')
         with st.container(horizontal=True, horizontal_alignment="right"):
             st.button(t("cancel"), key="keep", on_click=_edit, args=(None,))
             st.button(
-                t("send"), key="send", type="primary", on_click=_send_again, args=(visit, turn)
+                t("send"),
+                key="send",
+                type="primary",
+                on_click=_send_again,
+                args=(visit, turn, later),
             )
 
 
-def _send_again(visit: Visit, turn: SavedTurn) -> None:
+def _send_again(visit: Visit, turn: SavedTurn, later: int) -> None:
     if question := st.session_state[f"question-{turn.id}"].strip():
-        _edit(None)
-        _again(visit, turn, question)
+        _again(visit, turn, question, later)
 
 
-def _again(visit: Visit, turn: SavedTurn, question: str) -> None:
-    """Ask once more in place of a turn."""
+def _later(visit: Visit, turn: SavedTurn) -> int:
+    """How many questions come after a turn, from whichever window."""
+    conversation = visit.store.get(visit.profile, turn.conversation_id)
+    turns = conversation.turns if conversation else ()
+    return sum(other.position > turn.position for other in turns)
+
+
+def _again(visit: Visit, turn: SavedTurn, question: str, later: int) -> None:
+    """Ask once more in place of a turn and of those after it, if there are as many as was shown.
+
+    Otherwise another window went on with the conversation, and would lose what it asked.
+    """
+    if _later(visit, turn) != later:
+        st.toast(visit.t("went_on"))
+        return
+    _edit(None)
     end_from(visit, turn)
     ask(question)
 
