@@ -6,6 +6,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "new_conversation": ("New conversation", "新对话"),
     "ask_placeholder": ("Ask about {kb}", "向“{kb}”提问"),
     "ask_empty": ("Drop documents here to begin", "把文档拖到这里，即可开始"),
+    "ask_nothing": (
+        "There is no document yet that could answer this:",
+        "还没有任何文档，暂时无法回答：",
+    ),
     "ask_no_model": ("Fetch a model first", "请先下载模型"),
     "welcome": ("What would you like to know?", "想了解什么？"),
     "welcome_text": (
