@@ -243,6 +243,17 @@ def _delete_upload(settings: Settings, source: str) -> None:
 # ---------------------------------------------------------------- folders of the server
 
 
+def bounds(settings: Settings, path: Path) -> tuple[Path, ...]:
+    """The folders in which a known file must still really lie to be read again.
+
+    Empty, that is anywhere, for one that the owner of the computer added in a terminal. A file
+    in a folder that visitors may read could be a link by now.
+    """
+    folders = (*settings.ui.allowed_folders, settings.home / "uploads")
+    places = {place for folder in folders for place in (folder, Path(os.path.realpath(folder)))}
+    return folders if any(path.is_relative_to(place) for place in places) else ()
+
+
 def allowed_folder(text: str, allowed: Sequence[Path]) -> Path:
     """The real folder or file behind what was typed.
 

@@ -120,8 +120,8 @@ def one(visit: Visit, info: DocumentInfo) -> None:
         ):
             assert path is not None
             adding.read_again(visit, (path,))
-        asking.button(t("remove"), "kb-remove", icon=":material/delete:")
-    asking.dialog(t("remove"), "kb-remove", lambda: confirm_removal(visit, info))
+        asking.button(t("remove"), "kb-remove", icon=":material/delete:", about=info.source)
+    asking.dialog(t("remove"), "kb-remove", lambda: confirm_removal(visit, info), about=info.source)
     chunks = shelf.chunks(visit.settings, visit.kb, info.source)
     pages = -(-len(chunks) // _PER_PAGE)
     number = 1
