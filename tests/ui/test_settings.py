@@ -61,6 +61,33 @@ def test_a_change_back_to_the_default_is_not_kept(visitor):
     assert "settings" not in visitor()
 
 
+def test_a_model_at_a_path_is_told_apart_from_the_one_of_its_name(visitor, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_MODEL__NAME", "/models/smollm2-135m")
+    options = widget(settings_page(), "set-model.name").options
+    assert "/models/smollm2-135m" in options
+    assert len(set(options)) == len(options)
+
+
+def test_an_emptied_seed_is_chance_and_an_emptied_number_what_it_was(visitor):
+    test = settings_page()
+    widget(test, "set-generation.seed").set_value(5).run()
+    widget(test, "set-generation.max_tokens").set_value(640).run()
+    widget(test, "set-generation.seed").set_value(None).run()
+    widget(test, "set-generation.max_tokens").set_value(None).run()
+    assert visitor()["settings"] == {"generation.max_tokens": 640}
+    assert widget(test, "set-generation.max_tokens").value == 640
+    assert widget(test, "set-generation.seed").value is None
+
+
+def test_settings_of_the_server_beyond_what_the_page_offers_are_shown(visitor, monkeypatch):
+    values = {"generation.max_tokens": 8, "generation.top_p": 0.01, "generation.temperature": 3.0}
+    for key, value in values.items():
+        monkeypatch.setenv(f"GLM_RAG_{key.replace('.', '__').upper()}", str(value))
+    test = settings_page()
+    assert not test.exception
+    assert {key: widget(test, f"set-{key}").value for key in values} == values
+
+
 def test_a_model_can_be_chosen(visitor):
     test = settings_page()
     widget(test, "set-model.name").set_value("my-model").run()
@@ -236,6 +263,11 @@ def test_the_first_start_offers_every_model_and_fetches_one(fresh, visitor):
     assert "settings" not in visitor()  # it is the default
 
 
+def test_the_model_that_is_wanted_is_offered_first(fresh, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_MODEL__NAME", "chatglm2-6b-32k-int4")
+    assert widget(page(), "welcome-model").value == "chatglm2-6b-32k-int4"
+
+
 def test_a_restricted_licence_wants_a_yes_first(fresh, visitor, monkeypatch):
     accepted, pulled = [], []
 
@@ -269,6 +301,7 @@ def test_a_failed_fetch_is_one_line_and_can_be_tried_again(fresh, monkeypatch, e
     button(test, "Fetch SmolLM2-135M").click()
     html = shown(test.run())
     assert ("no network: try again" if isinstance(error, ModelError) else "RuntimeError") in html
+    assert "The model could not be fetched." in html
     assert "try again to go on from there" in html
     monkeypatch.setattr(seam, "pull_model", fresh.pull_model)
     button(test, "Fetch SmolLM2-135M").click()
@@ -279,7 +312,7 @@ def test_a_failed_fetch_is_one_line_and_can_be_tried_again(fresh, monkeypatch, e
 def test_a_model_that_is_here_is_used_without_fetching(fresh, visitor, monkeypatch):
     monkeypatch.setattr(seam, "installed_models", lambda _settings: ["my-model"])
     test = page()
-    button(test, "Use MY-MODEL").click()
+    button(test, "Use my-model").click()
     test.run()
     assert visitor()["settings"] == {"model.name": "my-model"}
 

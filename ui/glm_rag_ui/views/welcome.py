@@ -32,7 +32,11 @@ def page(visit: Visit) -> None:
     here = backend.installed_models(visit.settings)
     with st.bottom:
         st.chat_input(t("ask_no_model"), disabled=True, key="question")
-    chosen = model_radio([*here, *(known for known in MODELS if known not in here)], here, t)
+    names = [*here, *(known for known in MODELS if known not in here)]
+    wanted = visit.settings.model.name
+    if wanted in names and (not here or wanted != shell.plain_settings().model.name):
+        st.session_state.setdefault("welcome-model", wanted)
+    chosen = model_radio(names, here, t)
     if chosen in here:
         if st.button(t("use_button", name=choices.model_title(chosen)), type="primary"):
             use(visit, chosen)
@@ -54,7 +58,7 @@ def model_radio(names: list[str], here: list[str], t: Translate) -> str:
     chosen: str = st.radio(
         t("set_model"),
         names,
-        format_func=choices.model_title,
+        format_func=choices.labelled(names, choices.model_title).__getitem__,
         captions=[caption(name) for name in names],
         key="welcome-model",
         label_visibility="collapsed",
@@ -102,7 +106,7 @@ def fetch(visit: Visit, spec: ModelSpec, source: str) -> None:
         if not isinstance(error, GlmRagError):
             log.exception("fetching %s broke off", spec.name)
         bar.empty()
-        st.html(failures.notice(error, t))
+        st.html(failures.notice(error, t, title="pull_failed"))
         st.html(f'<p class="gr-foot">{t("pull_again")}</p>')
         return
     use(visit, spec.name)
