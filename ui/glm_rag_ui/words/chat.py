@@ -134,8 +134,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "send": ("Send", "发送"),
     "edit": ("Edit the question", "修改问题"),
     "edit_later": (
-        "The question after it and its answer are deleted."
-        "|The {n} questions after it and their answers are deleted.",
+        "{n} question after it is deleted, with its answer."
+        "|{n} questions after it are deleted, with their answers.",
         "其后的 {n} 个问题及回答将被删除。",
     ),
     "went_on": (
