@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from glm_rag.config import Settings, load_config
-from glm_rag.types import IngestProgress, Language
+from glm_rag.types import IngestProgress, IngestReport, Language
 from glm_rag_ui import access, backend, render, session
 from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translator
 
@@ -188,10 +188,15 @@ def _remember(visit: Visit, parameter: str, key: str) -> None:
         visit.store.set_preferences(visit.profile, {key: value})
 
 
-def ingest(settings: Settings, kb: str, paths: Sequence[Path], t: Translate) -> None:
-    """Read files into the knowledge base under a progress bar, then draw the page anew."""
-    bar = st.progress(0.0, text=t("ingesting"))
-    current = st.empty()
+def ingest(visit: Visit, paths: Sequence[Path]) -> IngestReport:
+    """Read files into the chosen knowledge base, with a progress bar as long as it takes.
+
+    Raises:
+        GlmRagError: something that concerns all files.
+    """
+    t = visit.t
+    bar, current = st.empty(), st.empty()
+    bar.progress(0.0, text=t("ingesting"))
 
     def show(progress: IngestProgress) -> None:
         share = progress.done / progress.total if progress.total else 0.0
@@ -199,5 +204,7 @@ def ingest(settings: Settings, kb: str, paths: Sequence[Path], t: Translate) -> 
         bar.progress(min(share, 1.0), text=f"{t('ingesting')} · {count}")
         current.html(render.plain(render.file_name(progress.current) if progress.current else " "))
 
-    session.remember_report(kb, backend.ingest(settings, kb, paths, show))
-    st.rerun()
+    report = backend.ingest(visit.settings, visit.kb, paths, show)
+    bar.empty()
+    current.empty()
+    return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import pytest
@@ -163,3 +164,18 @@ def test_marks_come_with_the_chunks_of_a_foreign_model():
     deltas = list(Assistant(ListRetriever(documents=[document()]), model).stream(QUESTION))
     assert told(deltas)[0] == deltas[-1].answer.citations != ()
     assert deltas[-1].answer.timings["cite"] >= 0
+
+
+async def test_marks_are_not_looked_for_in_the_event_loop(monkeypatch):
+    where = set()
+    push = Marker.push
+
+    def noting(self, piece):
+        where.add(threading.current_thread())
+        push(self, piece)
+
+    monkeypatch.setattr(Marker, "push", noting)
+    made, _ = assistant(REPLY)
+    assert [delta async for delta in made.astream(QUESTION)]
+    assert where
+    assert threading.current_thread() not in where
