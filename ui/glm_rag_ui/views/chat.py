@@ -231,6 +231,6 @@ def take_in(visit: Visit, files: Sequence[Upload]) -> IngestReport:
 
 
 def _reports() -> dict[str, IngestReport]:
-    """What became of files that came without a question, by knowledge base, until the next question."""
+    """What became of files without a question, by knowledge base, until the next question."""
     reports: dict[str, IngestReport] = st.session_state.setdefault("taken_in", {})
     return reports
