@@ -174,27 +174,6 @@ def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
         return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
 
 
-def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
-    """Give a knowledge base another name; the page's conversations stay with it.
-
-    Raises:
-        ConfigError: the new name cannot be a folder's name.
-        KnowledgeBaseNotFoundError: there is none of the old name.
-        KnowledgeBaseError: the new one is taken, somebody is ingesting, no permission.
-    """
-    from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
-    from glm_rag.knowledge.transfer import rename
-
-    rename(old, new, settings.home)
-    path = settings.home / CONVERSATIONS_FILE
-    if path.exists():
-        store = ConversationStore(path)
-        try:
-            store.rename_kb(old, new)
-        finally:
-            store.close()
-
-
 def list_knowledge_bases(settings: Settings) -> Sequence[str]:
     """Names of the knowledge bases in the data folder, sorted."""
     from glm_rag.knowledge.base import list_knowledge_bases as list_in

@@ -162,9 +162,9 @@ def rename(
 
     Example: glm-rag kb rename handbook handbook-2024
     """
-    from glm_rag.build import rename_knowledge_base
+    from glm_rag.knowledge import transfer
 
-    rename_knowledge_base(load_config(config), old, new)
+    transfer.rename(old, new, load_config(config).home)
     if json:
         print_json({"renamed": old, "name": new})
     else:

@@ -179,11 +179,11 @@ def create(settings: Settings, name: str) -> None:
 
 
 def rename(settings: Settings, old: str, new: str) -> None:
-    """Give a knowledge base another name; errors as `glm_rag.build.rename_knowledge_base`."""
-    from glm_rag.build import rename_knowledge_base
+    """Give a knowledge base another name; errors as `glm_rag.knowledge.transfer.rename`."""
+    from glm_rag.knowledge.transfer import rename as rename_in
 
     if new != old:
-        rename_knowledge_base(settings, old, new)
+        rename_in(old, new, settings.home)
 
 
 def delete(settings: Settings, name: str) -> None:

@@ -503,6 +503,15 @@ def test_an_answer_that_cannot_be_read_leaves_its_text(store, path):
     assert next(store.feedback())["answer"] == TEXT
 
 
+def test_a_message_that_cannot_be_read_costs_the_history_and_nothing_else(store, path):
+    conversation_id = talk(store, "One?", "Two?")
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE messages SET message = '[]' WHERE message LIKE '%Two?%'")
+    one, two = store.get("me", conversation_id).turns
+    assert one.answer == answer_to("One?")
+    assert two.answer == replace(answer_to("Two?"), messages=())
+
+
 def test_text_that_utf8_cannot_hold_is_kept_as_well_as_can_be(store):
     made = store.start("me", "kb")
     turn = store.add_turn("me", made.id, "a\ud800b\0c")

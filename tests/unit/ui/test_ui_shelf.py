@@ -10,7 +10,7 @@ pytest.importorskip("faiss")
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
-from glm_rag_ui import backend, session, shelf
+from glm_rag_ui import backend, shelf
 from word_embeddings import WordEmbeddings
 
 
@@ -35,15 +35,6 @@ def test_totals_are_read_again_when_somebody_has_written(home, monkeypatch):
     make(home, "a", "two", "three")
     make(home, "b")
     assert [(i.name, i.num_chunks) for i in shelf.infos(load_config())] == [("a", 3), ("b", 1)]
-
-
-def test_conversations_stay_with_a_knowledge_base_that_is_renamed(home):
-    make(home, "a")
-    store = session.store(load_config())
-    asked = store.start("me", "a")
-    store.add_turn("me", asked.id, "Where?")
-    shelf.rename(load_config(), "a", "b")
-    assert [info.id for info in store.list("me", kb="b")] == [asked.id]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "/", "..", "/etc", "~", "a\x00b", "/allowed-too"])

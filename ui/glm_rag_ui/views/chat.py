@@ -14,6 +14,7 @@ from glm_rag.errors import GlmRagError, KnowledgeBaseNotFoundError
 from glm_rag.samples import handbook_folder
 from glm_rag.types import (
     Conversation,
+    IngestProgress,
     IngestReport,
     KnowledgeBaseInfo,
     Language,
@@ -173,8 +174,7 @@ def empty_panel(visit: Visit) -> None:
     st.html(render.panel(t("empty"), t("empty_chat")))
     with st.container(horizontal=True, key="first-steps"):
         if st.button(t("sample_button"), type="primary", icon=":material/menu_book:"):
-            _reports()[visit.kb] = shell.ingest(visit, [handbook_folder()])
-            st.rerun()
+            shell.ingest(visit.settings, visit.kb, [handbook_folder()], t)
         if st.button(t("to_knowledge"), icon=":material/library_books:"):
             shell.go("knowledge")
 
@@ -226,8 +226,22 @@ def only_files(visit: Visit, files: Sequence[Upload]) -> None:
 
 def take_in(visit: Visit, files: Sequence[Upload]) -> IngestReport:
     """Keep files in the data folder and read them into the knowledge base, with progress."""
+    t = visit.t
+    bar, current = st.empty(), st.empty()
+    bar.progress(0.0, text=t("ingesting"))
     target = uploads.folder(visit.settings.home, visit.kb)
-    return shell.ingest(visit, [uploads.save(file, target) for file in files])
+    paths = [uploads.save(file, target) for file in files]
+
+    def show(progress: IngestProgress) -> None:
+        share = progress.done / progress.total if progress.total else 0.0
+        count = t("ingest_count", done=progress.done, total=progress.total)
+        bar.progress(min(share, 1.0), text=f"{t('ingesting')} · {count}")
+        current.html(render.plain(render.file_name(progress.current) if progress.current else " "))
+
+    report = backend.ingest(visit.settings, visit.kb, paths, show)
+    bar.empty()
+    current.empty()
+    return report
 
 
 def _reports() -> dict[str, IngestReport]:
