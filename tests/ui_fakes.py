@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from langchain_core.documents import Document
@@ -311,3 +312,26 @@ class FakeBackend:
         for name in dir(type(self)):
             if not name.startswith("_") and name not in {"install"} and hasattr(backend, name):
                 monkeypatch.setattr(backend, name, getattr(self, name))
+        monkeypatch.setattr("glm_rag_ingest.pipeline.Ingestion", partial(FakeIngestion, self))
+
+
+class FakeIngestion:
+    """A run of `FakeBackend.ingest` in place of `glm_rag_ingest.pipeline.Ingestion`."""
+
+    def __init__(self, backend, paths, kb, settings, _options, listeners) -> None:
+        self._backend = backend
+        self._arguments = (settings, kb, list(paths), listeners.on_progress)
+        self._report = IngestReport()
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        """Do it."""
+        self._report = self._backend.ingest(*self._arguments)
+
+    def report(self) -> IngestReport:
+        """What was done."""
+        return replace(self._report, interrupted=self.stopped.is_set())
+
+    def stop(self) -> None:
+        """Note that somebody wanted it to end."""
+        self.stopped.set()

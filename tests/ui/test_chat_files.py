@@ -1,12 +1,20 @@
 """Files dropped into the chat box, and foreign words all over the page."""
 
+import threading
+import time
+
 import pytest
 
+from glm_rag.config import load_config
+from glm_rag.conversations import ConversationStore
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.types import IngestFailure
 from ui_driver import ask, links, page, press, shown
+from ui_fakes import PROFILE
 
 pytest.importorskip("streamlit")
+
+from glm_rag_ui import runs
 
 
 def new():
@@ -18,7 +26,12 @@ def drop(test, *files: tuple[str, bytes], question: str = ""):
     """Drop files into the chat box, and send them with a question or without."""
     for name, data in files:
         test.chat_input[0].upload(name, data, "application/octet-stream")
-    return test.chat_input[0].set_value(question).run()
+    test = test.chat_input[0].set_value(question).run()
+    if not question:  # the page draws itself anew when the files are read
+        run = runs.SHARED.get(load_config().home, test.session_state["kb"])
+        assert run is None or run.wait(20)
+        test.run()
+    return test
 
 
 FILES = (("a:b.txt", b"hello"), ("locked.pdf", b"%PDF"))
@@ -55,6 +68,63 @@ def test_files_fill_an_empty_knowledge_base(backend):
     assert len(backend.bases["fresh"].stored) == 1
 
 
+def test_files_of_the_same_name_in_one_drop_are_all_kept(backend, home):
+    drop(page(), ("a.txt", b"one"), ("a.txt", b"two"), question="What is new?")
+    folder = home / "uploads" / "handbook"
+    assert {path.read_bytes() for path in folder.iterdir()} == {b"one", b"two"}
+
+
+@pytest.fixture
+def busy(backend, tmp_path):
+    """A knowledge base that somebody else's files are read into until the event is set."""
+    gate, begun, ingest = threading.Event(), threading.Event(), backend.ingest
+
+    def slow(settings, name, paths, on_progress):
+        if paths[0].name == "book.txt":
+            begun.set()
+            gate.wait(20)
+        return ingest(settings, name, paths, on_progress)
+
+    backend.ingest = slow
+    run = runs.SHARED.add("handbook", runs.Batch(load_config(), (tmp_path / "book.txt",)))
+    assert begun.wait(5)
+    yield gate
+    gate.set()
+    assert run.wait(20)
+
+
+def test_a_question_with_files_waits_for_a_run_of_others_and_is_answered_then(backend, busy):
+    threading.Timer(0.5, busy.set).start()
+    html = shown(drop(page(), ("a.txt", b"x"), question="What is new?"))
+    assert "Parental leave lasts" in html
+    assert [[path.name for path in paths] for _, paths in backend.ingested] == [
+        ["book.txt"],
+        ["a.txt"],
+    ]
+    assert html.count("1 added") == 1
+
+
+def test_a_stopped_run_stops_the_question_that_waits_for_it(backend, busy):
+    run = runs.SHARED.get(load_config().home, "handbook")
+    threading.Timer(0.3, run.stop).start()
+    threading.Timer(0.6, busy.set).start()
+    html = shown(drop(page(), ("a.txt", b"x"), question="What is new?"))
+    assert "Stopped. The answer is incomplete." in html
+    assert not backend.assistant.asked
+
+
+def test_a_page_drawn_anew_breaks_neither_files_nor_their_question_off(backend, busy):
+    test = page()
+    done = threading.Thread(target=drop, args=(test, ("a.txt", b"x")), kwargs={"question": "New?"})
+    done.start()
+    store = ConversationStore(load_config().home / "conversations.sqlite")
+    while not (found := store.list(PROFILE)):
+        time.sleep(0.02)
+    threading.Timer(0.5, busy.set).start()
+    assert "Parental leave lasts" in shown(page(conversation=found[0].id))
+    done.join(20)
+
+
 def test_a_file_is_taken_in_once_not_at_every_rerun(backend):
     test = drop(page(), ("a.txt", b"x"))
     test.run()
@@ -62,12 +132,10 @@ def test_a_file_is_taken_in_once_not_at_every_rerun(backend):
 
 
 def test_files_that_cannot_be_taken_in_fail_the_question_with_the_reason(backend, monkeypatch):
-    from glm_rag_ui import backend as seam
-
     def locked(*_arguments):
         raise KnowledgeBaseError("another process writes: wait for it with --wait")
 
-    monkeypatch.setattr(seam, "ingest", locked)
+    monkeypatch.setattr(backend, "ingest", locked)
     test = drop(page(), ("a.txt", b"x"), question="What is new?")
     for html in (shown(test), shown(test.run())):
         assert "wait for it with --wait" in html

@@ -243,6 +243,31 @@ def test_a_question_is_changed_and_what_came_after_it_goes(backend):
     assert "second" not in shown(test)
 
 
+def test_an_answer_that_is_not_the_last_any_more_is_not_made_again(backend):
+    first = ask(page(), "first")
+    named = kept().id
+    ask(page(conversation=named), "from another window")
+    test = press(first, "Answer again")
+    assert [turn.question for turn in kept().turns] == ["first", "from another window"]
+    assert "from another window" in shown(test)
+    assert "went on in another window" in test.toast[0].value
+    assert len(backend.assistant.asked) == 2
+
+
+def test_a_change_says_what_it_costs_and_costs_no_more_than_that(backend):
+    test = ask(ask(page(), "first"), "second")
+    turn = kept().turns[0]
+    by_key(test, f"change-{turn.id}").click()
+    test.run()
+    assert "The question after it and its answer are deleted." in shown(test)
+    ask(page(conversation=kept().id), "third, from another window")
+    test = press(test, "Send")
+    assert len(kept().turns) == 3
+    assert "The 2 questions after it" in shown(test)
+    press(test, "Send")
+    assert [turn.question for turn in kept().turns] == ["first"]
+
+
 def test_a_change_can_be_given_up_and_an_empty_one_is_not_sent(backend):
     test = ask(page(), "first")
     turn = kept().turns[0]

@@ -6,12 +6,15 @@ import time
 import pytest
 
 import ui_fakes
+from glm_rag.config import load_config
 from glm_rag.conversations import ConversationStore
 from glm_rag.errors import ContextWindowError, KnowledgeBaseError
 from glm_rag.samples import handbook_folder
 from ui_driver import address, ask, button, links, open_page, page, press, shown
 
 pytest.importorskip("streamlit")
+
+from glm_rag_ui import runs
 
 
 def test_a_new_visitor_sees_what_can_be_asked(backend):
@@ -287,6 +290,7 @@ def test_an_empty_knowledge_base_offers_the_sample_handbook(backend):
     test = page(kb="fresh")
     assert "This knowledge base is empty" in shown(test)
     press(test, "Load the sample handbook")
+    assert runs.SHARED.get(load_config().home, "fresh").wait(20)
     assert backend.ingested == [("fresh", [handbook_folder()])]
     assert "What would you like to know?" in shown(test.run())
 

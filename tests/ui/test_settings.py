@@ -159,7 +159,7 @@ def test_the_code_of_another_browser_leads_to_its_profile(visitor):
     html = shown(test.run())
     (name,) = passes.tickets.open
     assert f'window.location.assign("{passes.PROFILE_PATH}{name}")' in html
-    assert passes.tickets.redeem(name) == other
+    assert passes.tickets.redeem(name, PROFILE) == other
 
 
 def test_a_profile_that_is_not_kept_says_so(visitor, monkeypatch):

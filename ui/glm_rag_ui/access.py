@@ -23,9 +23,10 @@ def is_remembered() -> bool:
     return is_profile(st.context.cookies.get(PROFILE_COOKIE))
 
 
-def moving_to(profile: str) -> str:
+def moving_to(other: str) -> str:
     """HTML whose script leads the browser to a place where it gets another profile.
 
-    The place works once and for a minute, so nobody can be led there by a link.
+    The place works once, for a minute and in this browser, so nobody can be led there by a link.
     """
-    return f'<script>window.location.assign("{tickets.issue(profile)}")</script>'
+    address = tickets.issue(other, profile())
+    return f'<script>window.location.assign("{address}")</script>'

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from glm_rag.waiting import Ticket, WaitingLine
+    from glm_rag_ui.intake import Intake
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Answering:
         line: where questions to the same model wait.
         save: keeps a turn; called at times and at the end. It may fail: the answer goes on.
         is_connected: whether the browser that asked is still there.
+        intake: files that have to be taken in first.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Answering:
         line: WaitingLine,
         save: Callable[[SavedTurn], None],
         is_connected: Callable[[], bool] = lambda: True,
+        intake: Intake | None = None,
     ) -> None:
         self.turn = turn
+        self.intake = intake
         self.citations: tuple[Citation, ...] = ()
         self.unsupported: tuple[Unsupported, ...] = ()
         self.ahead = 0
@@ -94,8 +98,7 @@ class Answering:
         status: Literal["done", "stopped", "failed"] = "failed"
         error = ""
         try:
-            with self._line.join() as ticket:
-                status = self._write() if self._comes_up(ticket) else "stopped"
+            status = self._answer() if self._takes_in() else "stopped"
         except GlmRagError as failure:
             error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:  # whatever broke: the part that came is kept
@@ -104,6 +107,21 @@ class Answering:
         self.turn = replace(self.turn, status=status, error=error)
         self._keep()
         self.done.set()
+
+    def _takes_in(self) -> bool:
+        """Wait for the files; false if there is nothing to be asked of them any more."""
+        if self.intake is None:
+            return True
+        while not self.intake.wait(_WAIT_SECONDS):
+            if self._is_unwanted():
+                if self.is_stopping:  # not where the browser is gone: the files were given to us
+                    self.intake.stop()
+                return False
+        return self.intake.is_whole()
+
+    def _answer(self) -> Literal["done", "stopped"]:
+        with self._line.join() as ticket:
+            return self._write() if self._comes_up(ticket) else "stopped"
 
     def _comes_up(self, ticket: Ticket) -> bool:
         """Wait for the turn; false if nobody wants the answer any more."""

@@ -9,7 +9,7 @@ page is opened by a link from elsewhere, and the visitor would get a new profile
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -60,11 +60,14 @@ class Gate:
     Args:
         token: what a browser must show first; empty: nothing.
         port: tells apart the passes of several servers on one machine, whose cookies are shared.
+        secret: what passes are made with; default: another one at each start.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str = "", port: int = 0) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str = "", port: int = 0, secret: bytes | None = None
+    ) -> None:
         self.app = app
-        self.door = Doorkeeper(token)
+        self.door = Doorkeeper(token) if secret is None else Doorkeeper(token, secret)
         self.pass_cookie = f"glm_rag_pass_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,11 +184,13 @@ def _is_own(request: Request) -> bool:
     internet for this machine's address before it turns one away.
     """
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    # Compared as text: what is no address has no host either.
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
 
 def _other_profile(request: Request) -> Response:
-    profile = tickets.redeem(request.url.path.removeprefix(PROFILE_PATH))
+    name = request.url.path.removeprefix(PROFILE_PATH)
+    profile = tickets.redeem(name, request.cookies.get(PROFILE_COOKIE))
     answer = RedirectResponse("/settings", 303)
     if profile is not None:
         _set_cookie(answer.headers, request, PROFILE_COOKIE, profile)

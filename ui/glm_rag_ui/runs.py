@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _END_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Run:
         self._after = after
         self.progress: IngestProgress | None = None
         self.report = IngestReport()
+        self._reports: list[IngestReport] = []
+        self._begun = 0  # batches
         self.error: Exception | None = None
         self.is_over = False
         self.is_stopping = False
@@ -93,6 +97,27 @@ class Run:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def report_of(self, batch: Batch) -> IngestReport | None:
+        """What became of one of the batches; None before that is known."""
+        at = self._place(batch)
+        return self._reports[at] if at < len(self._reports) else None
+
+    def error_of(self, batch: Batch) -> Exception | None:
+        """What ended the run during one of the batches, or before it began."""
+        return self.error if self._place(batch) + 1 >= self._begun else None
+
+    def _place(self, batch: Batch) -> int:
+        return next(number for number, other in enumerate(self.batches) if other is batch)
+
+    def wait_for(self, batch: Batch, seconds: float) -> bool:
+        """Wait for the end of one batch; whether it came, or will not come any more."""
+        end = time.monotonic() + seconds
+        while self.report_of(batch) is None and not self.is_over:
+            if time.monotonic() >= end:
+                return False
+            self._thread.join(_LOOK_SECONDS)
+        return True
+
     def _work(self) -> None:
         if self._after is not None:  # it was stopped and still ends
             self._after.wait()
@@ -102,7 +127,9 @@ class Run:
                 try:
                     ingestion.run()
                 finally:
-                    self.report = merged(self.report, ingestion.report())
+                    report = ingestion.report()
+                    self._reports.append(report)
+                    self.report = merged(self.report, report)
         except GlmRagError as error:
             self.error = error
         except Exception as error:  # whatever broke: the page has to say so
@@ -120,6 +147,7 @@ class Run:
                 self.is_over = True
                 return None
             batch = self._waiting.popleft()
+            self._begun += 1
             options = IngestOptions(retry_failed=batch.retry_failed, within=batch.within, wait=0.0)
             self._now = Ingestion(
                 batch.paths, self.kb, batch.settings, options, Listeners(self._tell)

@@ -11,11 +11,17 @@ from streamlit.starlette import App
 
 from glm_rag.config import load_config
 from glm_rag_ui.gate import Gate
+from glm_rag_ui.passes import kept_secret
 from glm_rag_ui.session import parse_arguments
 
-_ui = load_config(parse_arguments(sys.argv[1:]).config).ui
+_settings = load_config(parse_arguments(sys.argv[1:]).config)
+_token = _settings.ui.token
+# Kept, so that a browser needs to show a token only once, also after the server was started again.
+_secret = kept_secret(_settings.home / "page-secret") if _token else None
 
 app = App(
     Path(__file__).with_name("app.py"),
-    middleware=[Middleware(Gate, token=_ui.token, port=config.get_option("server.port"))],
+    middleware=[
+        Middleware(Gate, token=_token, port=config.get_option("server.port"), secret=_secret)
+    ],
 )

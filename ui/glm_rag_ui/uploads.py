@@ -6,6 +6,9 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +59,30 @@ def folder(home: Path, kb: str) -> Path:
     from glm_rag.knowledge.naming import folder_of
 
     return home / "uploads" / folder_of(kb, home).name
+
+
+@dataclass(slots=True)  # not frozen: `Upload` has a name that can be set
+class Named:
+    """An upload under another name."""
+
+    name: str
+    upload: Upload
+
+    def getvalue(self) -> bytes:
+        """Its bytes."""
+        return self.upload.getvalue()
+
+
+def distinct(files: Sequence[Upload]) -> list[Named]:
+    """Files of one choice that have the same name get numbers: none replaces another."""
+    counts: Counter[str] = Counter()
+    found = []
+    for file in files:
+        name = safe_name(file.name)
+        counts[name] += 1
+        number = f"({counts[name]}) " if counts[name] > 1 else ""
+        found.append(Named(f"{number}{name}", file))
+    return found
 
 
 def save(upload: Upload, into: Path) -> Path:

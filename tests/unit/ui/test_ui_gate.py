@@ -195,8 +195,33 @@ def test_a_flood_of_guesses_is_not_looked_at(waits):
 
 
 def test_a_pass_of_another_token_does_not_open(closed):
-    other = passes.Doorkeeper("another-token-of-ours").pass_()
+    other = passes.Doorkeeper("another-token-of-ours", closed.door.secret).pass_()
     assert send(closed, cookies={"glm_rag_pass_8501": other}).status == 401
+
+
+def test_whoever_guesses_the_token_cannot_make_its_pass_without_the_server(closed):
+    # Else passes could be tried without the waiting that follows a wrong token.
+    made = passes.Doorkeeper(TOKEN).pass_()
+    assert send(closed, cookies={"glm_rag_pass_8501": made}).status == 401
+
+
+def test_a_pass_outlives_the_server(tmp_path):
+    file = tmp_path / "home" / "page-secret"
+    first, second = (
+        gate.Gate(streamlit, token=TOKEN, secret=passes.kept_secret(file)) for _ in range(2)
+    )
+    cookies = {"glm_rag_pass_0": first.door.pass_()}
+    assert send(second, cookies=cookies).status == 200
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["page-secret"]
+
+
+def test_a_damaged_or_unwritable_secret_is_replaced_by_a_new_one(tmp_path):
+    (tmp_path / "short").write_bytes(b"x")
+    assert len(passes.kept_secret(tmp_path / "short")) == 32
+    assert passes.kept_secret(tmp_path / "short") == passes.kept_secret(tmp_path / "short")
+    (tmp_path / "folder").mkdir()
+    assert len(passes.kept_secret(tmp_path / "folder")) == 32
 
 
 def test_health_is_told_to_everyone(closed):
@@ -256,22 +281,34 @@ def test_another_page_of_this_computer_cannot_connect_nor_send(open_):
     assert send(open_, "/_stcore/upload_file/a/b", method="PUT", **own).status == 200
 
 
+@pytest.mark.parametrize("origin", ["null", "http://[", "", "http://box:8501.evil", "box:8501"])
+def test_an_origin_that_is_no_address_of_ours_is_foreign(open_, origin):
+    assert send(open_, "/", method="POST", origin=origin).status == 403
+    reply = send(open_, "/_stcore/stream", kind="websocket", origin=origin)
+    assert reply.status == "websocket.close"
+
+
 def test_another_profile_comes_by_a_ticket_that_works_once(open_):
-    profile = passes.new_profile()
-    address = passes.tickets.issue(profile)
-    reply = send(open_, address)
+    profile, before = passes.new_profile(), passes.new_profile()
+    cookies = {passes.PROFILE_COOKIE: before}
+    address = passes.tickets.issue(profile, before)
+    reply = send(open_, address, cookies=cookies)
     assert (reply.status, reply.headers["location"]) == (303, "/settings")
     assert reply.cookies[passes.PROFILE_COOKIE] == profile
-    assert not send(open_, address).cookies
-    assert not send(open_, passes.PROFILE_PATH + "guess").cookies
+    assert not send(open_, address, cookies=cookies).cookies
+    assert not send(open_, passes.PROFILE_PATH + "guess", cookies=cookies).cookies
+
+
+@pytest.mark.parametrize("other", [{}, {passes.PROFILE_COOKIE: passes.new_profile()}])
+def test_a_ticket_sent_to_somebody_else_does_not_lead_him_into_a_foreign_profile(open_, other):
+    address = passes.tickets.issue(passes.new_profile(), passes.new_profile())
+    assert not send(open_, address, cookies=other).cookies
 
 
 def test_a_ticket_expires():
     tickets = passes.Tickets(seconds=0)
-    assert (
-        tickets.redeem(tickets.issue(passes.new_profile()).removeprefix(passes.PROFILE_PATH))
-        is None
-    )
+    address = tickets.issue(passes.new_profile(), "me")
+    assert tickets.redeem(address.removeprefix(passes.PROFILE_PATH), "me") is None
 
 
 def test_behind_https_cookies_stay_there(open_):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -37,37 +35,13 @@ def section(visit: Visit) -> None:
     if files:
         try:
             target = uploads.folder(visit.settings.home, visit.kb)
-            paths = tuple(uploads.save(file, target) for file in distinct(files))
+            paths = tuple(uploads.save(file, target) for file in uploads.distinct(files))
         except (GlmRagError, OSError) as error:
             st.html(failures.notice(error, t))
             return
         st.session_state[_ROUND] = number + 1  # another key empties the picker
         begin(visit, Batch(visit.settings, paths))
     server_folder(visit)
-
-
-@dataclass(slots=True)  # not frozen: `Upload` has a name that can be set
-class Named:
-    """An upload under another name."""
-
-    name: str
-    upload: uploads.Upload
-
-    def getvalue(self) -> bytes:
-        """Its bytes."""
-        return self.upload.getvalue()
-
-
-def distinct(files: Sequence[uploads.Upload]) -> list[Named]:
-    """Files of one choice that have the same name get numbers: none replaces another."""
-    counts: Counter[str] = Counter()
-    found = []
-    for file in files:
-        name = uploads.safe_name(file.name)
-        counts[name] += 1
-        number = f"({counts[name]}) " if counts[name] > 1 else ""
-        found.append(Named(f"{number}{name}", file))
-    return found
 
 
 def server_folder(visit: Visit) -> None:

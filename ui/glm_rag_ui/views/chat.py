@@ -14,13 +14,13 @@ from glm_rag.errors import GlmRagError, KnowledgeBaseNotFoundError
 from glm_rag.samples import handbook_folder
 from glm_rag.types import (
     Conversation,
-    IngestProgress,
-    IngestReport,
     KnowledgeBaseInfo,
     Language,
     SavedTurn,
 )
-from glm_rag_ui import backend, evidence, failures, render, session, shell, uploads
+from glm_rag_ui import backend, failures, intake, render, runs, session, shell, uploads
+from glm_rag_ui.runs import Batch
+from glm_rag_ui.sections import adding
 from glm_rag_ui.shell import Visit
 from glm_rag_ui.uploads import Upload
 from glm_rag_ui.views import conversations, turns, welcome
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from glm_rag.knowledge.base import KnowledgeBase
 
 log = logging.getLogger(__name__)
+
+# The knowledge base that this tab's visitor added files to without a question.
+_READING = "reading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ def page(visit: Visit) -> None:
         answer(visit, turn, request.files, before)
     elif request.files:
         only_files(visit, request.files)
-    elif report := _reports().get(visit.kb):
-        st.html(evidence.report(report, visit.t))
+    elif st.session_state.get(_READING) == visit.kb:
+        adding.running(visit)
     if conversation is not None:
         end = render.scroll_to(".gr-end", conversation.id, "end")
         st.html(end, unsafe_allow_javascript=True)
@@ -102,7 +105,9 @@ def register(
     visit: Visit, conversation: Conversation | None, question: str
 ) -> tuple[Conversation, SavedTurn]:
     """Keep a question before its first word: a stop or a reload ends this script at any line."""
-    _reports().pop(visit.kb, None)
+    run = runs.SHARED.get(visit.settings.home, visit.kb)
+    if run is None or run.is_over:
+        st.session_state.pop(_READING, None)
     if conversation is None:
         conversation = visit.store.start(visit.profile, visit.kb)
         conversations.enter(visit.kb, conversation.id)
@@ -174,7 +179,8 @@ def empty_panel(visit: Visit) -> None:
     st.html(render.panel(t("empty"), t("empty_chat")))
     with st.container(horizontal=True, key="first-steps"):
         if st.button(t("sample_button"), type="primary", icon=":material/menu_book:"):
-            shell.ingest(visit.settings, visit.kb, [handbook_folder()], t)
+            st.session_state[_READING] = visit.kb
+            adding.begin(visit, Batch(visit.settings, (handbook_folder(),)))
         if st.button(t("to_knowledge"), icon=":material/library_books:"):
             shell.go("knowledge")
 
@@ -185,66 +191,29 @@ def empty_panel(visit: Visit) -> None:
 def answer(
     visit: Visit, turn: SavedTurn, files: Sequence[Upload], before: Sequence[SavedTurn]
 ) -> None:
-    """Take files in, then ask, and show the answer while it is made."""
+    """Ask, once files are taken in, and show the answer while it is made."""
     with st.chat_message("user"):
         st.html(render.plain(turn.question) + render.files([file.name for file in files]))
         turns.edit_button(visit, turn)
     with st.chat_message("assistant"):
-        if files and not _taken(visit, turn, files):
+        try:
+            taken = intake.begin(visit.settings, visit.kb, files) if files else None
+        except (GlmRagError, OSError) as error:
+            log.exception("files of a question could not be kept")
+            failed = replace(turn, status="failed", error=f"{type(error).__name__}: {error}")
+            visit.store.save_turn(visit.profile, failed)
+            st.html(turns.html(failed, visit.t))
             return
         last = next((item.answer for item in reversed(before) if item.answer is not None), None)
-        turns.watch(visit, turns.begin(visit, turn, last))
-
-
-def _taken(visit: Visit, turn: SavedTurn, files: Sequence[Upload]) -> bool:
-    """Take files in for a question; if that fails, so has the question."""
-    try:
-        st.html(evidence.report(take_in(visit, files), visit.t))
-    except Exception as error:
-        log.exception("files of a question could not be taken in")
-        kept = f"{type(error).__name__}: {error}" if isinstance(error, GlmRagError) else ""
-        failed = replace(turn, status="failed", error=kept or type(error).__name__)
-        visit.store.save_turn(visit.profile, failed)
-        st.html(turns.html(failed, visit.t))
-        return False
-    except BaseException:  # stopped, or the page is drawn anew
-        visit.store.save_turn(visit.profile, replace(turn, status="stopped"))
-        raise
-    return True
+        turns.watch(visit, turns.begin(visit, turn, last, taken))
 
 
 def only_files(visit: Visit, files: Sequence[Upload]) -> None:
-    """Take files in that came without a question, then draw the page with what they changed."""
-    with st.chat_message("assistant"):
-        try:
-            _reports()[visit.kb] = take_in(visit, files)
-        except GlmRagError as error:
-            st.html(failures.notice(error, visit.t))
-            return
+    """Have files read that came without a question."""
+    try:
+        intake.begin(visit.settings, visit.kb, files)
+    except (GlmRagError, OSError) as error:
+        st.html(failures.notice(error, visit.t))
+        return
+    st.session_state[_READING] = visit.kb
     st.rerun()
-
-
-def take_in(visit: Visit, files: Sequence[Upload]) -> IngestReport:
-    """Keep files in the data folder and read them into the knowledge base, with progress."""
-    t = visit.t
-    bar, current = st.empty(), st.empty()
-    bar.progress(0.0, text=t("ingesting"))
-    target = uploads.folder(visit.settings.home, visit.kb)
-    paths = [uploads.save(file, target) for file in files]
-
-    def show(progress: IngestProgress) -> None:
-        share = progress.done / progress.total if progress.total else 0.0
-        count = t("ingest_count", done=progress.done, total=progress.total)
-        bar.progress(min(share, 1.0), text=f"{t('ingesting')} · {count}")
-        current.html(render.plain(render.file_name(progress.current) if progress.current else " "))
-
-    report = backend.ingest(visit.settings, visit.kb, paths, show)
-    bar.empty()
-    current.empty()
-    return report
-
-
-def _reports() -> dict[str, IngestReport]:
-    """What became of files without a question, by knowledge base, until the next question."""
-    reports: dict[str, IngestReport] = st.session_state.setdefault("taken_in", {})
-    return reports

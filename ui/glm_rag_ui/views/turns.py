@@ -13,6 +13,8 @@ from glm_rag.types import Answer, SavedTurn, Vote
 from glm_rag_ui import answering, evidence, failures, render, session, shell
 from glm_rag_ui.answering import Answering
 from glm_rag_ui.i18n import Translate
+from glm_rag_ui.intake import Intake
+from glm_rag_ui.sections import adding
 from glm_rag_ui.shell import Visit
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def show(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
         if st.session_state.get(_EDITING) == turn.id:
             _editor(visit, turn)
         else:
-            st.html(render.plain(turn.question))
+            st.html(render.plain(turn.question) + _attached(turn))
             edit_button(visit, turn)
     with st.chat_message("assistant"):
         running = answering.find(turn) if turn.status == "running" else None
@@ -51,14 +53,19 @@ def show(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
         if running is not None:
             turn = running.turn
         elsewhere = turn.status == "running" and running is None
-        st.html(html(turn, visit.t, shell.link, elsewhere=elsewhere))
+        whole = html(turn, visit.t, shell.link, elsewhere=elsewhere)
+        st.html(taken_in(turn, visit.t) + whole)
         actions(visit, turn, last=last)
         if last:
             st.html('<i class="gr-end"></i>')
 
 
-def begin(visit: Visit, turn: SavedTurn, before: Answer | None) -> Answering:
-    """Have a question answered, after the answer before it."""
+def begin(
+    visit: Visit, turn: SavedTurn, before: Answer | None, intake: Intake | None = None
+) -> Answering:
+    """Have a question answered, after the answer before it, and once its files are taken in."""
+    if intake is not None:
+        _intakes()[turn.id] = intake
     settings, kb = visit.settings, visit.kb
     answer = Answering(
         turn,
@@ -66,14 +73,41 @@ def begin(visit: Visit, turn: SavedTurn, before: Answer | None) -> Answering:
         line=session.waiting_line(settings),
         save=partial(visit.store.save_turn, visit.profile),
         is_connected=session.is_connected,
+        intake=intake,
     )
     return answering.begin(answer)
 
 
+def _intakes() -> dict[str, Intake]:
+    """Files that came with questions of this tab, by turn."""
+    intakes: dict[str, Intake] = st.session_state.setdefault("intakes", {})
+    return intakes
+
+
+def _attached(turn: SavedTurn) -> str:
+    intake = _intakes().get(turn.id)
+    return render.files(intake.names) if intake else ""
+
+
+def taken_in(turn: SavedTurn, t: Translate) -> str:
+    """What became of the files that came with a question."""
+    intake = _intakes().get(turn.id)
+    report = intake.report if intake else None
+    return evidence.report(report, t) if report else ""
+
+
 def watch(visit: Visit, answer: Answering) -> None:
     """Show an answer while it is made. The stop button ends it; drawing the page anew does not."""
-    place, end = st.empty(), st.empty()
+    place, end, halt = st.empty(), st.empty(), st.empty()
     end.html('<i class="gr-end"></i>')
+    # The input line has such a button only while it is its own question that is answered.
+    with halt.container(key="halt"):
+        st.button(
+            visit.t("stop_answer"),
+            key=f"halt-{answer.turn.id}",
+            icon=":material/stop_circle:",
+            on_click=answer.stop,
+        )
     # Hidden while the answer is written: a script that was stopped could not draw them any more.
     with st.container(key="actions-live"):
         actions(visit, answer.turn, last=True)
@@ -85,7 +119,9 @@ def watch(visit: Visit, answer: Answering) -> None:
         if session.is_connected():
             answer.stop()
         raise
-    place.html(html(answer.turn, visit.t, shell.link, unsaved=answer.unsaved is not None))
+    halt.empty()
+    whole = html(answer.turn, visit.t, shell.link, unsaved=answer.unsaved is not None)
+    place.html(taken_in(answer.turn, visit.t) + whole)
     # The page follows only while the script runs: let it reach the end of the finished answer.
     time.sleep(FOLLOW_SECONDS)
 
@@ -108,14 +144,22 @@ def _follow(answer: Answering, place: DeltaGenerator, t: Translate) -> None:
 
 def live(answer: Answering, t: Translate) -> str:
     """The HTML of an answer that is still being written or waited for."""
+    files = taken_in(answer.turn, t)
     # Marks first: text that came meanwhile is behind them.
     citations, unsupported = answer.citations, answer.unsupported
     turn = answer.turn
     if not turn.text:
-        return render.waiting(t, t("queue", n=answer.ahead) if answer.ahead else "")
+        return files + render.waiting(t, _waited_for(answer, t))
     doubts = [item for item in unsupported if citations or item.kind == "number"]
     body = render.answer_body(turn.text, citations, doubts, key=key_of(turn), t=t)
-    return render.answer_block(body, live=True)
+    return files + render.answer_block(body, live=True)
+
+
+def _waited_for(answer: Answering, t: Translate) -> str:
+    """Files that are read, questions before this one; nothing where it is only the model."""
+    if answer.intake is not None and answer.intake.report is None:
+        return f"{t('ingesting')} · {adding.standing(answer.intake.run.progress, t)}"
+    return t("queue", n=answer.ahead) if answer.ahead else ""
 
 
 def key_of(turn: SavedTurn) -> str:
@@ -172,7 +216,7 @@ def actions(visit: Visit, turn: SavedTurn, *, last: bool) -> None:
                 icon=":material/refresh:",
                 help=t("regenerate"),
                 on_click=_again,
-                args=(visit, turn, turn.question),
+                args=(visit, turn, turn.question, 0),
             )
         if turn.answer is None and turn.status != "running":
             return
@@ -233,25 +277,45 @@ def _edit(turn_id: str | None) -> None:
 
 def _editor(visit: Visit, turn: SavedTurn) -> None:
     t = visit.t
+    later = _later(visit, turn)
     with st.container(key="editor"):
         st.text_area(
             t("edit"), turn.question, key=f"question-{turn.id}", label_visibility="collapsed"
         )
+        if later:
+            st.html(f'<p class="gr-foot">{t("edit_later", n=later)}</p>')
         with st.container(horizontal=True, horizontal_alignment="right"):
             st.button(t("cancel"), key="keep", on_click=_edit, args=(None,))
             st.button(
-                t("send"), key="send", type="primary", on_click=_send_again, args=(visit, turn)
+                t("send"),
+                key="send",
+                type="primary",
+                on_click=_send_again,
+                args=(visit, turn, later),
             )
 
 
-def _send_again(visit: Visit, turn: SavedTurn) -> None:
+def _send_again(visit: Visit, turn: SavedTurn, later: int) -> None:
     if question := st.session_state[f"question-{turn.id}"].strip():
-        _edit(None)
-        _again(visit, turn, question)
+        _again(visit, turn, question, later)
 
 
-def _again(visit: Visit, turn: SavedTurn, question: str) -> None:
-    """Ask once more in place of a turn."""
+def _later(visit: Visit, turn: SavedTurn) -> int:
+    """How many questions come after a turn, from whichever window."""
+    conversation = visit.store.get(visit.profile, turn.conversation_id)
+    turns = conversation.turns if conversation else ()
+    return sum(other.position > turn.position for other in turns)
+
+
+def _again(visit: Visit, turn: SavedTurn, question: str, later: int) -> None:
+    """Ask once more in place of a turn and of those after it, if there are as many as was shown.
+
+    Otherwise another window went on with the conversation, and would lose what it asked.
+    """
+    if _later(visit, turn) != later:
+        st.toast(visit.t("went_on"))
+        return
+    _edit(None)
     end_from(visit, turn)
     ask(question)
 

@@ -37,6 +37,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "当前模型只懂英文，请勿采信它对中文问题的回答；中文提问请换用 chatglm2-6b-32k。",
     ),
     "stopped": ("Stopped. The answer is incomplete.", "已停止，回答不完整。"),
+    "stop_answer": ("Stop answering", "停止生成"),
     "repeated": (
         "The model began to repeat itself, so the answer was ended.",
         "模型开始重复，回答已提前结束。",
@@ -128,6 +129,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "cancel": ("Cancel", "取消"),
     "send": ("Send", "发送"),
     "edit": ("Edit the question", "修改问题"),
+    "edit_later": (
+        "The question after it and its answer are deleted."
+        "|The {n} questions after it and their answers are deleted.",
+        "其后的 {n} 个问题及回答将被删除。",
+    ),
+    "went_on": (
+        "This conversation went on in another window: here is its newest state.",
+        "这个对话在另一个窗口中有了更新，已显示最新内容。",
+    ),
     "regenerate": ("Answer again", "重新回答"),
     "feedback_say": ("Tell why", "说说原因"),
     "feedback_said": ("Your words", "我的评价"),
