@@ -158,9 +158,27 @@ class ConversationStore:
             )
 
     def rename_kb(self, old: str, new: str) -> None:
-        """Keep conversations, of all profiles, with a knowledge base that got another name."""
+        """Keep conversations, of all profiles, with a knowledge base that got another name.
+
+        Also what profiles remember of it: that it was chosen (`kb`), its `thresholds`.
+        """
+        new = _clean(new)
         with self._file.write() as connection:
-            connection.execute("UPDATE conversations SET kb = ? WHERE kb = ?", (_clean(new), old))
+            connection.execute("UPDATE conversations SET kb = ? WHERE kb = ?", (new, old))
+            kept = connection.execute(
+                "SELECT profile, key, value FROM preferences WHERE key IN ('kb', 'thresholds')"
+            ).fetchall()
+            changed = []
+            for profile, key, text in kept:
+                value = json.loads(text)
+                if key == "kb" and value == old:
+                    changed.append((dump(new), profile, key))
+                elif key == "thresholds" and old in value:
+                    value[new] = value.pop(old)
+                    changed.append((dump(value), profile, key))
+            connection.executemany(
+                "UPDATE preferences SET value = ? WHERE profile = ? AND key = ?", changed
+            )
 
     # ------------------------------------------------------------ turns
 

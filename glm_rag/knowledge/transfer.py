@@ -15,18 +15,20 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from glm_rag._version import __version__
+from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock
 from glm_rag.knowledge.database import FILE_NAME, Database, explain
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import existing_folder, free_folder
 from glm_rag.knowledge.schema import SCHEMA_VERSION, has_schema
+from glm_rag.knowledge.uploads import hand_over, uploads_of
 from glm_rag.knowledge.verify import verify
 from glm_rag.sqlite_file import uri_of
 from glm_rag.types import VerifyReport
@@ -130,18 +132,28 @@ def import_file(
 def rename(old: str, new: str, home: Path) -> Path:
     """Give a knowledge base another name; the folder it has then.
 
+    What was uploaded into it and the conversations about it stay with it.
+
     Raises:
         ConfigError: the new name cannot be a folder's name.
         KnowledgeBaseNotFoundError: there is none of the old name.
         KnowledgeBaseError: the new one is taken, somebody is ingesting, no permission.
     """
     folder, target = existing_folder(old, home), free_folder(new, home)
+    uploads = uploads_of(old, home)
     with lock.writing(folder, old):
         try:
+            hand_over(uploads, target.name)
             folder.rename(target)
             _sync(target.parent)
         except OSError as error:
+            with suppress(OSError):
+                hand_over(uploads, folder.name)
             raise KnowledgeBaseError(f"cannot rename {folder}: {error.strerror}") from error
+    conversations = home / CONVERSATIONS_FILE
+    if conversations.exists():
+        with closing(ConversationStore(conversations)) as store:
+            store.rename_kb(folder.name, target.name)
     return target
 
 

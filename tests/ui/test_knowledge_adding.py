@@ -17,6 +17,7 @@ from library import (
     opened,
     part,
     shown,
+    source_of,
     typed,
     upload,
 )
@@ -167,3 +168,40 @@ def test_links_inside_an_allowed_folder_do_not_lead_out(home, folder, tmp_path, 
         "unreadable: outside the folders that may be read"
     }
     assert documents("fresh") == 1
+
+
+def test_a_known_file_that_became_a_link_out_is_not_read_again(home, folder, tmp_path, monkeypatch):
+    secret = tmp_path / "secret.md"
+    secret.write_text("The secret word is swordfish.")
+    (folder / "fine.md").write_text(CANTEEN)
+    allow(monkeypatch, folder)
+    test = read_folder(opened("knowledge", kb="fresh"), folder)
+    finished(home, "fresh")
+    (folder / "fine.md").unlink()
+    (folder / "fine.md").symlink_to(secret)
+    test.query_params["source"] = source_of("fresh", "fine.md")
+    button(part(test.run(), "documents"), "Read again").click().run()
+    assert len(finished(home, "fresh").report.failures) == 1
+
+
+def test_going_on_keeps_the_bounds_of_each_batch(home, words, folder, tmp_path, monkeypatch):
+    (tmp_path / "secret.md").write_text("The secret word is swordfish.")
+    (folder / "fine.md").write_text(CANTEEN)
+    (folder / "link.md").symlink_to(tmp_path / "secret.md")
+    allow(monkeypatch, folder)
+    (tmp_path / "a.md").write_text(LEAVE)
+    settings = load_config()
+    words.gate.clear()
+    run = runs.SHARED.add(
+        "fresh",
+        runs.Batch(settings, (folder,), within=(folder,)),
+        runs.Batch(settings, (tmp_path / "a.md",)),
+    )
+    until(lambda: run.progress is not None and run.progress.current)
+    test = button(opened("knowledge", kb="fresh"), "Stop").click().run()
+    words.gate.set()
+    finished(home, "fresh")
+    button(test.run(), "Go on").click().run()
+    run = finished(home, "fresh")
+    assert [bool(batch.within) for batch in run.batches] == [True, False]
+    assert documents("fresh") == 2

@@ -68,6 +68,11 @@ def test_a_name_that_is_taken_is_refused(home, handbook):
     assert "There is a knowledge base handbook already." in shown(
         answer(test, "handbook", "Create")
     )
+    # Also where it is the chosen one.
+    test = dialog(opened("knowledge", kb="handbook"), "New knowledge base")
+    assert "There is a knowledge base handbook already." in shown(
+        answer(test, "handbook", "Create")
+    )
     assert documents("handbook") == 3
 
 
@@ -87,6 +92,26 @@ def test_a_knowledge_base_is_deleted_only_when_its_name_is_typed(home, handbook)
     test = answer(test, "handbook", "Delete for good")
     assert list_knowledge_bases(home) == []
     assert (handbook / "leave.md").exists()
+
+
+def test_a_deleted_knowledge_base_takes_its_uploads_and_its_last_outcome_along(home):
+    test = upload(opened("knowledge", kb="fresh"), ("a.md", LEAVE.encode()))
+    finished(home, "fresh")
+    folder = uploads.folder(home, "fresh")
+    (folder / "not read yet.md").write_text(CANTEEN)
+    answer(dialog(test.run(), "Delete"), "fresh", "Delete for good")
+    assert not folder.exists()
+    assert runs.SHARED.get(home, "fresh") is None
+
+
+def test_a_question_about_one_document_never_turns_to_another(home, handbook):
+    first, second = source_of("handbook", "leave.md"), source_of("handbook", "canteen.txt")
+    test = dialog(opened("knowledge", kb="handbook", source=first), "Remove")
+    with KnowledgeBase.open("handbook", embeddings=WordEmbeddings()) as found:
+        found.remove(first)  # by somebody else
+    test.query_params["source"] = second
+    test.run()
+    assert not has_button(test, "Remove it")
 
 
 def test_a_knowledge_base_made_anew_under_a_deleted_name_is_empty(home, handbook):
@@ -203,7 +228,7 @@ def test_a_removed_upload_takes_its_file_along(home):
     assert [path.name for path in uploads.folder(home, "fresh").iterdir()] == ["b.md"]
     test = dialog(opened("knowledge", kb="fresh"), "Delete")
     answer(test, "fresh", "Delete for good")
-    assert list(uploads.folder(home, "fresh").iterdir()) == []
+    assert not uploads.folder(home, "fresh").exists()
 
 
 def test_one_document_is_read_again(home, handbook):

@@ -110,3 +110,10 @@ def test_the_filter_is_what_docs_retrieval_says():
         "mtime": {"gte": "2026-01-31"},
         "document_language": "zh",
     }
+
+
+def test_the_page_opens_whatever_number_of_passages_is_set(handbook, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_RETRIEVAL__K", "100")
+    test = opened("retrieval", kb="handbook")
+    assert not test.exception
+    assert test.number_input[0].value == 100

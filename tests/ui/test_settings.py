@@ -61,6 +61,26 @@ def test_a_change_back_to_the_default_is_not_kept(visitor):
     assert "settings" not in visitor()
 
 
+def test_an_emptied_seed_is_chance_and_an_emptied_number_what_it_was(visitor):
+    test = settings_page()
+    widget(test, "set-generation.seed").set_value(5).run()
+    widget(test, "set-generation.max_tokens").set_value(640).run()
+    widget(test, "set-generation.seed").set_value(None).run()
+    widget(test, "set-generation.max_tokens").set_value(None).run()
+    assert visitor()["settings"] == {"generation.max_tokens": 640}
+    assert widget(test, "set-generation.max_tokens").value == 640
+    assert widget(test, "set-generation.seed").value is None
+
+
+def test_settings_of_the_server_beyond_what_the_page_offers_are_shown(visitor, monkeypatch):
+    values = {"generation.max_tokens": 8, "generation.top_p": 0.01, "generation.temperature": 3.0}
+    for key, value in values.items():
+        monkeypatch.setenv(f"GLM_RAG_{key.replace('.', '__').upper()}", str(value))
+    test = settings_page()
+    assert not test.exception
+    assert {key: widget(test, f"set-{key}").value for key in values} == values
+
+
 def test_a_model_can_be_chosen(visitor):
     test = settings_page()
     widget(test, "set-model.name").set_value("my-model").run()

@@ -14,23 +14,32 @@ _OPEN = "dialog"
 
 
 def button(
-    label: str, name: str, *, icon: str, disabled: bool = False, primary: bool = False
+    label: str,
+    name: str,
+    *,
+    icon: str,
+    about: str = "",
+    disabled: bool = False,
+    primary: bool = False,
 ) -> None:
-    """A button that opens the dialog `name`."""
+    """A button that opens the dialog `name` about one thing."""
     st.button(
         label,
         icon=icon,
         disabled=disabled,
         type="primary" if primary else "secondary",
         on_click=_open,
-        args=(name,),
+        args=(name, about),
         key=f"open-{name}",
     )
 
 
-def dialog(title: str, name: str, draw: Callable[[], None]) -> None:
-    """Draw the dialog `name` if it is open; `title` is Markdown, so never a foreign text."""
-    if st.session_state.get(_OPEN) == name:
+def dialog(title: str, name: str, draw: Callable[[], None], *, about: str = "") -> None:
+    """Draw the dialog `name` if it is open; `title` is Markdown, so never a foreign text.
+
+    Asked about one thing, it never turns to another, should the first be gone meanwhile.
+    """
+    if st.session_state.get(_OPEN) == (name, about):
         st.dialog(title, on_dismiss=close)(draw)()
 
 
@@ -39,5 +48,5 @@ def close() -> None:
     st.session_state.pop(_OPEN, None)
 
 
-def _open(name: str) -> None:
-    st.session_state[_OPEN] = name
+def _open(name: str, about: str) -> None:
+    st.session_state[_OPEN] = (name, about)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from glm_rag.config import Settings
 
 RERANK_MODEL = "retrieval.rerank_model"
+SEED = "generation.seed"
 THRESHOLD = "retrieval.threshold"
 # Logits: at either end nearly everything or nothing is answered (docs/retrieval.md).
 THRESHOLD_REACH = 4.0
@@ -46,7 +47,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "generation.max_tokens", "max_tokens", "answers", "number", least=16, most=8192, step=64
     ),
-    Choice("generation.seed", "seed", "answers", "seed", most=2**53 - 1, step=1),
+    Choice(SEED, "seed", "answers", "seed", most=2**53 - 1, step=1),
     Choice("retrieval.abstain", "abstain", "retrieval", "switch"),
     Choice("retrieval.k", "k", "retrieval", "number", least=1, most=64, step=1),
     Choice("packing.max_passages", "passages", "retrieval", "number", least=1, most=32, step=1),

@@ -54,7 +54,7 @@ class Run:
         is_over: nothing more will happen.
     """
 
-    def __init__(self, kb: str, batch: Batch, after: Run | None = None) -> None:
+    def __init__(self, kb: str, batches: Sequence[Batch], after: Run | None = None) -> None:
         self.kb = kb
         self._after = after
         self.progress: IngestProgress | None = None
@@ -64,7 +64,7 @@ class Run:
         self.error: Exception | None = None
         self.is_over = False
         self.is_stopping = False
-        self.batches = [batch]
+        self.batches = list(batches)
         self._waiting = deque(self.batches)
         self._now: Ingestion | None = None
         self._lock = threading.Lock()
@@ -75,13 +75,13 @@ class Run:
         """Begin."""
         self._thread.start()
 
-    def add(self, batch: Batch) -> bool:
-        """Take another batch; false if the run is at its end."""
+    def add(self, batches: Sequence[Batch]) -> bool:
+        """Take more batches; false if the run is at its end."""
         with self._lock:
             if self.is_over or self.is_stopping:
                 return False
-            self.batches.append(batch)
-            self._waiting.append(batch)
+            self.batches.extend(batches)
+            self._waiting.extend(batches)
             return True
 
     def stop(self) -> None:
@@ -166,14 +166,14 @@ class Runs:
         self._lock = threading.Lock()
         atexit.register(self._end)
 
-    def add(self, kb: str, batch: Batch) -> Run:
-        """Read a batch into `kb`: at once, or after what is being read."""
-        key = (batch.settings.home, kb)
+    def add(self, kb: str, *batches: Batch) -> Run:
+        """Read at least one batch into `kb`: at once, or after what is being read."""
+        key = (batches[0].settings.home, kb)
         with self._lock:
             known = self._runs.get(key)
-            if known is not None and known.add(batch):
+            if known is not None and known.add(batches):
                 return known
-            run = self._runs[key] = Run(kb, batch, known)
+            run = self._runs[key] = Run(kb, batches, known)
             run.start()
             return run
 
@@ -213,9 +213,3 @@ def merged(one: IngestReport, other: IngestReport) -> IngestReport:
         warnings=(*one.warnings, *other.warnings),
         changes=(*one.changes, *other.changes),
     )
-
-
-def all_paths(batches: Sequence[Batch]) -> Batch:
-    """One batch of all, to go on where a run was stopped."""
-    paths = dict.fromkeys(path for batch in batches for path in batch.paths)
-    return replace(batches[-1], paths=tuple(paths))

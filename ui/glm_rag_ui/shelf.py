@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ from glm_rag.config import Settings, expand_user
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
 from glm_rag.types import DocumentInfo, KnowledgeBaseInfo
 from glm_rag_ui import backend, session
+from glm_rag_ui.runs import SHARED
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -184,29 +186,28 @@ def rename(settings: Settings, old: str, new: str) -> None:
 
     if new != old:
         rename_in(old, new, settings.home)
+        SHARED.dismiss(settings.home, old)
 
 
 def delete(settings: Settings, name: str) -> None:
-    """Delete a knowledge base, and those of its files that were uploaded here.
+    """Delete a knowledge base and all that was uploaded into it, read or not.
 
     Raises:
         KnowledgeBaseError: somebody is writing into it, or no permission.
     """
-    from glm_rag.knowledge.base import delete_knowledge_base
+    from glm_rag.knowledge.naming import delete_knowledge_base
+    from glm_rag.knowledge.uploads import uploads_of
 
-    try:
-        sources = list(session.knowledge_base(settings, name).known_sources())
-    except Exception:  # noqa: BLE001 - a damaged one can be deleted, too; its files stay
-        sources = []
     delete_knowledge_base(name, settings.home)
-    for source in sources:
-        _delete_upload(settings, source)
+    for folder in uploads_of(name, settings.home):
+        shutil.rmtree(folder, ignore_errors=True)
+    SHARED.dismiss(settings.home, name)
 
 
 def remove(settings: Settings, kb: str, source: str) -> None:
     """Remove a document; a file that was uploaded here goes, too, all others stay."""
     session.knowledge_base(settings, kb).remove(source)
-    _delete_upload(settings, source)
+    _delete_upload(settings, kb, source)
 
 
 def forget_failure(settings: Settings, kb: str, source: str) -> None:
@@ -214,15 +215,17 @@ def forget_failure(settings: Settings, kb: str, source: str) -> None:
     opened = session.knowledge_base(settings, kb)
     opened.clear_failure(source)
     if opened.get_document(source) is None:
-        _delete_upload(settings, source)
+        _delete_upload(settings, kb, source)
 
 
-def uploaded_file(settings: Settings, source: str) -> Path | None:
-    """The file of a source if the page keeps it in its own folder of uploads."""
+def uploaded_file(settings: Settings, kb: str, source: str) -> Path | None:
+    """The file of a source if the page keeps it among the uploads of this knowledge base."""
+    from glm_rag.knowledge.uploads import uploads_of
+
     path = file_of(source)
-    uploads = Path(os.path.realpath(settings.home / "uploads"))
-    inside = path is not None and Path(os.path.realpath(path)).is_relative_to(uploads)
-    return path if inside else None
+    folders = [Path(os.path.realpath(folder)) for folder in uploads_of(kb, settings.home)]
+    real = None if path is None else Path(os.path.realpath(path))
+    return path if real and any(real.is_relative_to(folder) for folder in folders) else None
 
 
 def file_of(source: str) -> Path | None:
@@ -232,15 +235,26 @@ def file_of(source: str) -> Path | None:
     return path_of(source)
 
 
-def _delete_upload(settings: Settings, source: str) -> None:
+def _delete_upload(settings: Settings, kb: str, source: str) -> None:
     if "#" in source:  # a member: the file belongs to its container
         return
-    path = uploaded_file(settings, source)
+    path = uploaded_file(settings, kb, source)
     if path is not None:
         path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- folders of the server
+
+
+def bounds(settings: Settings, path: Path) -> tuple[Path, ...]:
+    """The folders in which a known file must still really lie to be read again.
+
+    Empty, that is anywhere, for one that the owner of the computer added in a terminal. A file
+    in a folder that visitors may read could be a link by now.
+    """
+    folders = (*settings.ui.allowed_folders, settings.home / "uploads")
+    places = {place for folder in folders for place in (folder, Path(os.path.realpath(folder)))}
+    return folders if any(path.is_relative_to(place) for place in places) else ()
 
 
 def allowed_folder(text: str, allowed: Sequence[Path]) -> Path:

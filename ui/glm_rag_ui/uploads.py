@@ -55,10 +55,11 @@ def folder(home: Path, kb: str) -> Path:
 
     Raises:
         ConfigError: the name could leave the data folder.
+        OSError: it must be made anew and cannot be.
     """
-    from glm_rag.knowledge.naming import folder_of
+    from glm_rag.knowledge.uploads import uploads_folder
 
-    return home / "uploads" / folder_of(kb, home).name
+    return uploads_folder(kb, home)
 
 
 @dataclass(slots=True)  # not frozen: `Upload` has a name that can be set

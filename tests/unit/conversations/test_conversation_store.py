@@ -207,6 +207,14 @@ def test_conversations_follow_a_renamed_knowledge_base(store):
     assert len(store.list("me", kb="new")) == len(store.list("other", kb="new")) == 1
 
 
+def test_what_profiles_remember_follows_a_renamed_knowledge_base(store):
+    store.set_preferences("me", {"kb": "old", "thresholds": {"old": 1.5, "b": 2.0}})
+    store.set_preferences("other", {"kb": "b", "language": "zh"})
+    store.rename_kb("old", "new")
+    assert store.preferences("me") == {"kb": "new", "thresholds": {"new": 1.5, "b": 2.0}}
+    assert store.preferences("other") == {"kb": "b", "language": "zh"}
+
+
 def test_conversations_begun_without_a_question_do_not_pile_up(store, monkeypatch):
     left, others = store.start("me", "kb"), store.start("other", "kb")
     monkeypatch.setattr("time.time", lambda: left.created_at + 2 * 24 * 3600)

@@ -6,14 +6,17 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from glm_rag.cli.main import app
+from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge import transfer
 from glm_rag.knowledge.naming import list_knowledge_bases
+from glm_rag.knowledge.uploads import uploads_folder
 from glm_rag.types import IngestFailure
 
 TEXT = "Parental leave is sixteen weeks. 育儿假为十六周。 The end."
@@ -235,6 +238,34 @@ def test_renaming_keeps_everything(filled, home, open_kb):
     transfer.rename("kb", "neu", home)
     assert list_knowledge_bases(home) == ["neu"]
     assert all_of(open_kb("neu")) == before
+
+
+def test_conversations_and_uploads_go_along_with_another_name(filled, home):
+    filled.close()
+    uploads = uploads_folder("kb", home)
+    uploads.mkdir(parents=True)
+    with closing(ConversationStore(home / CONVERSATIONS_FILE)) as store:
+        store.add_turn("me", store.start("me", "kb").id, "How long?")
+        transfer.rename("kb", "neu", home)
+        assert len(store.list("me", kb="neu")) == 1
+    assert uploads_folder("neu", home) == uploads
+    assert uploads_folder("kb", home) != uploads
+
+
+def test_a_name_that_cannot_be_changed_takes_nothing_along(filled, home, monkeypatch):
+    filled.close()
+    uploads = uploads_folder("kb", home)
+    uploads.mkdir(parents=True)
+
+    def refuse(*_):
+        raise PermissionError(13, "not yours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(KnowledgeBaseError, match="not yours"):
+            transfer.rename("kb", "neu", home)
+    assert uploads_folder("kb", home) == uploads
+    assert not (home / CONVERSATIONS_FILE).exists()
 
 
 def test_renaming_is_refused_where_it_would_hurt(filled, home, open_kb):

@@ -53,8 +53,21 @@ def test_only_uploads_are_deleted_with_their_documents(home, tmp_path):
     inside = settings.home / "uploads" / "a" / "x y.md"
     inside.parent.mkdir(parents=True)
     inside.write_text("x")
-    assert shelf.uploaded_file(settings, inside.as_uri()) == inside
+    assert shelf.uploaded_file(settings, "a", inside.as_uri()) == inside
+    assert shelf.uploaded_file(settings, "b", inside.as_uri()) is None  # another one's
     (inside.parent / "link.md").symlink_to(tmp_path)
     for other in (tmp_path / "x.md", inside.parent / "link.md", settings.home / "uploads2" / "x"):
-        assert shelf.uploaded_file(settings, other.as_uri()) is None
-    assert shelf.uploaded_file(settings, "text:abc") is None
+        assert shelf.uploaded_file(settings, "a", other.as_uri()) is None
+    assert shelf.uploaded_file(settings, "a", "text:abc") is None
+
+
+def test_what_visitors_may_read_is_read_again_only_where_it_really_lies(home, tmp_path):
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (tmp_path / "link").symlink_to(allowed)
+    ui = load_config().ui.model_copy(update={"allowed_folders": (tmp_path / "link",)})
+    settings = load_config().model_copy(update={"ui": ui})
+    limits = (tmp_path / "link", settings.home / "uploads")
+    for inside in (allowed / "x.md", tmp_path / "link" / "x.md", settings.home / "uploads/a/x.md"):
+        assert shelf.bounds(settings, inside) == limits
+    assert shelf.bounds(settings, tmp_path / "x.md") == ()

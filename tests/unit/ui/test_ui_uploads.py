@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from glm_rag.errors import ConfigError
+from glm_rag.knowledge.uploads import hand_over, uploads_of
 from glm_rag_ui import uploads
 
 
@@ -71,3 +72,15 @@ def test_a_knowledge_base_name_cannot_lead_out_of_the_data_folder(kb, tmp_path):
 
 def test_every_knowledge_base_has_its_own_folder(tmp_path):
     assert uploads.folder(tmp_path, "手册") == tmp_path / "uploads" / "手册"
+
+
+def test_uploads_stay_with_a_renamed_knowledge_base_and_the_old_name_gets_another_folder(tmp_path):
+    first = uploads.folder(tmp_path, "old")
+    first.mkdir(parents=True)
+    hand_over([first], "new")
+    assert uploads.folder(tmp_path, "new") == first
+    second = uploads.folder(tmp_path, "old")
+    assert second != first
+    assert uploads.folder(tmp_path, "old") == second
+    assert uploads_of("old", tmp_path) == [second]
+    assert uploads.folder(tmp_path, second.name) not in {first, second}

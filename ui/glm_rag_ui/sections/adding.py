@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from glm_rag.types import IngestProgress
 from glm_rag_ingest.loaders.suffixes import BY_SUFFIX
 from glm_rag_ui import evidence, failures, render, shelf, uploads
 from glm_rag_ui.i18n import Translate
-from glm_rag_ui.runs import SHARED, Batch, Run, all_paths
+from glm_rag_ui.runs import SHARED, Batch, Run
 from glm_rag_ui.shell import Visit
 
 _LOOK_SECONDS = 1.0
@@ -76,15 +77,22 @@ def server_folder(visit: Visit) -> None:
     begin(visit, Batch(visit.settings, (path,), within=allowed))
 
 
-def begin(visit: Visit, batch: Batch) -> None:
-    """Hand a batch to the server and show the page anew, with its progress."""
-    SHARED.add(visit.kb, batch)
+def begin(visit: Visit, *batches: Batch) -> None:
+    """Hand batches to the server and show the page anew, with their progress."""
+    SHARED.add(visit.kb, *batches)
     st.rerun()
 
 
 def read_again(visit: Visit, paths: tuple[Path, ...]) -> None:
     """Read files that the knowledge base knows once more."""
-    begin(visit, Batch(visit.settings, paths, retry_failed=True))
+    settings = visit.settings
+    groups: defaultdict[tuple[Path, ...], list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[shelf.bounds(settings, path)].append(path)
+    begin(
+        visit,
+        *(Batch(settings, tuple(group), within, True) for within, group in groups.items()),
+    )
 
 
 # ---------------------------------------------------------------- the run
@@ -160,6 +168,6 @@ def outcome(visit: Visit, run: Run) -> None:
         if stopped or run.error is not None:
             again = t("go_on") if stopped else t("try_again")
             if st.button(again, icon=":material/play_circle:", type="primary"):
-                batch = replace(all_paths(run.batches), settings=visit.settings)
-                begin(visit, batch)
+                # Each within its own bounds.
+                begin(visit, *(replace(batch, settings=visit.settings) for batch in run.batches))
         st.button(t("dismiss"), on_click=SHARED.dismiss, args=(visit.settings.home, visit.kb))

@@ -120,8 +120,8 @@ def one(visit: Visit, info: DocumentInfo) -> None:
         ):
             assert path is not None
             adding.read_again(visit, (path,))
-        asking.button(t("remove"), "kb-remove", icon=":material/delete:")
-    asking.dialog(t("remove"), "kb-remove", lambda: confirm_removal(visit, info))
+        asking.button(t("remove"), "kb-remove", icon=":material/delete:", about=info.source)
+    asking.dialog(t("remove"), "kb-remove", lambda: confirm_removal(visit, info), about=info.source)
     chunks = shelf.chunks(visit.settings, visit.kb, info.source)
     pages = -(-len(chunks) // _PER_PAGE)
     number = 1
@@ -141,7 +141,7 @@ def link_to(chunk: Document, info: DocumentInfo) -> str:
 def confirm_removal(visit: Visit, info: DocumentInfo) -> None:
     """Ask before a document is removed."""
     t = visit.t
-    is_upload = shelf.uploaded_file(visit.settings, info.source) is not None
+    is_upload = shelf.uploaded_file(visit.settings, visit.kb, info.source) is not None
     st.html(
         f"<p><b><bdi>{render.escape(info.title)}</bdi></b></p>"
         f"<p>{t('remove_text' if is_upload else 'remove_text_file')}</p>"

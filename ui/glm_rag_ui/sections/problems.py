@@ -25,7 +25,8 @@ def section(visit: Visit) -> None:
         again = t("try_again") if chosen else t("try_all_again")
         if st.button(again, icon=":material/refresh:"):
             wanted = dict.fromkeys(shelf.file_of(f.source) for f in chosen or found)
-            adding.read_again(visit, tuple(path for path in wanted if path is not None))
+            if paths := tuple(path for path in wanted if path is not None):
+                adding.read_again(visit, paths)
         if st.button(
             t("forget_failure"),
             icon=":material/playlist_remove:",

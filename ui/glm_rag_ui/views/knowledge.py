@@ -92,20 +92,21 @@ def switch(visit: Visit, name: str) -> None:
 
 def head(visit: Visit, info: KnowledgeBaseInfo) -> None:
     """Its name, and what can be done with it as a whole."""
-    t = visit.t
+    t, name = visit.t, info.name
     counts = f"{t('documents', n=info.num_documents)} · {t('passages', n=info.num_chunks)}"
     with st.container(key="kb-title", **ROW):
         st.html(
-            f"<h2><bdi>{render.escape(info.name)}</bdi></h2>"
+            f"<h2><bdi>{render.escape(name)}</bdi></h2>"
             f'<p class="gr-figures">{"" if info.error else counts}</p>',
             width="content",
         )
         with st.container(horizontal=True, width="content"):
             broken = bool(info.error)
-            asking.button(t("kb_rename"), "kb-rename", icon=":material/edit:", disabled=broken)
-            asking.button(t("kb_delete"), "kb-delete", icon=":material/delete:")
-    asking.dialog(t("kb_rename"), "kb-rename", lambda: renaming(visit, info.name))
-    asking.dialog(t("kb_delete"), "kb-delete", lambda: deleting(visit, info))
+            edit, bin_ = ":material/edit:", ":material/delete:"
+            asking.button(t("kb_rename"), "kb-rename", icon=edit, about=name, disabled=broken)
+            asking.button(t("kb_delete"), "kb-delete", icon=bin_, about=name)
+    asking.dialog(t("kb_rename"), "kb-rename", lambda: renaming(visit, name), about=name)
+    asking.dialog(t("kb_delete"), "kb-delete", lambda: deleting(visit, info), about=name)
 
 
 def contents(visit: Visit, info: KnowledgeBaseInfo) -> None:
@@ -148,7 +149,7 @@ def new(visit: Visit) -> None:
     with st.form("kb-new", border=False):
         name = st.text_input(t("kb_name")).strip()
         is_sent = st.form_submit_button(t("create"), type="primary")
-    if is_sent and done(visit, name, lambda: shelf.create(visit.settings, name)):
+    if is_sent and done(visit, lambda: shelf.create(visit.settings, name), name):
         switch(visit, name)
         asking.close()
         st.rerun()
@@ -160,7 +161,7 @@ def renaming(visit: Visit, old: str) -> None:
     with st.form("kb-rename", border=False):
         name = st.text_input(t("kb_name"), value=old).strip()
         is_sent = st.form_submit_button(t("kb_rename"), type="primary")
-    if is_sent and done(visit, name, lambda: shelf.rename(visit.settings, old, name)):
+    if is_sent and done(visit, lambda: shelf.rename(visit.settings, old, name), name):
         switch(visit, name)
         asking.close()
         st.rerun()
@@ -178,22 +179,22 @@ def deleting(visit: Visit, info: KnowledgeBaseInfo) -> None:
         return
     if typed != info.name:
         st.html(render.notice("error", t("delete_differs")))
-    elif done(visit, info.name, lambda: shelf.delete(visit.settings, info.name)):
+    elif done(visit, lambda: shelf.delete(visit.settings, info.name)):
         rest = [item.name for item in shelf.infos(visit.settings)]
         switch(visit, rest[0] if rest else visit.kb)
         asking.close()
         st.rerun()
 
 
-def done(visit: Visit, name: str, change: Callable[[], None]) -> bool:
-    """Make a change; where it cannot be made, say why in one line."""
+def done(visit: Visit, change: Callable[[], None], name: str = "") -> bool:
+    """Make a change, `name` is to be new; where it cannot be made, say why in one line."""
     t = visit.t
     try:
         change()
     except ConfigError:
         st.html(render.notice("error", t("kb_bad_name"), t("kb_bad_name_text")))
     except GlmRagError as error:
-        exists = name != visit.kb and name in [item.name for item in shelf.infos(visit.settings)]
+        exists = name in [item.name for item in shelf.infos(visit.settings)]
         taken = render.notice("error", t("kb_taken", kb=name), t("kb_taken_text"))
         st.html(taken if exists else failures.notice(error, t))
     else:

@@ -36,9 +36,8 @@ def page(visit: Visit) -> None:
             icon=":material/search:",
             key="test-question",
         ).strip()
-        k = st.number_input(
-            t("test_k"), 1, _MOST, visit.settings.retrieval.k, key="test-k", width=130
-        )
+        usual = visit.settings.retrieval.k
+        k = st.number_input(t("test_k"), 1, max(_MOST, usual), usual, key="test-k", width=130)
     with st.expander(t("filter_title"), icon=":material/filter_alt:"):
         where = filters.choose(documents, t, "test-filter")
     if not question:

@@ -105,11 +105,14 @@ def field(visit: Visit, choice: Choice) -> None:
             show = partial(_option, t)
             st.segmented_control(label, choice.options, format_func=show, required=True, **common)
         case "share":
-            most = max(choice.most, value)
-            st.slider(label, float(choice.least), float(most), step=choice.step, **common)
+            least, most = min(choice.least, value), max(choice.most, value)
+            st.slider(label, float(least), float(most), step=choice.step, **common)
         case "number" | "seed":
-            most = max(choice.most, value or 0)
-            st.number_input(label, int(choice.least), int(most), step=int(choice.step), **common)
+            known = choice.least if value is None else value
+            least, most = min(choice.least, known), max(choice.most, known)
+            st.number_input(
+                label, int(least), int(most), value=None, step=int(choice.step), **common
+            )
         case "switch":
             st.toggle(label, **common)
         case "text":
@@ -167,6 +170,8 @@ def _explain(text: str) -> None:
 
 def _save(visit: Visit, key: str) -> None:
     value = st.session_state[f"set-{key}"]
+    if value is None and key != choices.SEED:  # an emptied field: what was there comes back
+        return
     kept = visit.store.preferences(visit.profile).get("settings") or {}
     chosen = choices.with_choice(kept, shell.plain_settings(), key, value)
     if _usable(visit, chosen):
