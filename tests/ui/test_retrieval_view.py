@@ -117,3 +117,11 @@ def test_the_page_opens_whatever_number_of_passages_is_set(handbook, monkeypatch
     test = opened("retrieval", kb="handbook")
     assert not test.exception
     assert test.number_input[0].value == 100
+
+
+def test_documents_of_one_title_are_told_apart_in_the_filter(home, folder):
+    for name in ("2023.md", "2024.md"):
+        (folder / name).write_text(f"# Report\n\nThis is the report of {name[:4]}.\n")
+    ingest([folder], "twins", config=load_config())
+    options = opened("retrieval", kb="twins").multiselect[0].options
+    assert options == ["Report · 2023.md", "Report · 2024.md"]

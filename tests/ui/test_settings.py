@@ -61,6 +61,13 @@ def test_a_change_back_to_the_default_is_not_kept(visitor):
     assert "settings" not in visitor()
 
 
+def test_a_model_at_a_path_is_told_apart_from_the_one_of_its_name(visitor, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_MODEL__NAME", "/models/smollm2-135m")
+    options = widget(settings_page(), "set-model.name").options
+    assert "/models/smollm2-135m" in options
+    assert len(set(options)) == len(options)
+
+
 def test_an_emptied_seed_is_chance_and_an_emptied_number_what_it_was(visitor):
     test = settings_page()
     widget(test, "set-generation.seed").set_value(5).run()
@@ -254,6 +261,11 @@ def test_the_first_start_offers_every_model_and_fetches_one(fresh, visitor):
     assert fresh.model_present
     assert not test.chat_input[0].disabled
     assert "settings" not in visitor()  # it is the default
+
+
+def test_the_model_that_is_wanted_is_offered_first(fresh, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_MODEL__NAME", "chatglm2-6b-32k-int4")
+    assert widget(page(), "welcome-model").value == "chatglm2-6b-32k-int4"
 
 
 def test_a_restricted_licence_wants_a_yes_first(fresh, visitor, monkeypatch):

@@ -6,11 +6,12 @@ A profile keeps only what differs from the settings of the server, as dotted key
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from glm_rag.config import Settings
+from glm_rag.models.registry import MODELS
 
 RERANK_MODEL = "retrieval.rerank_model"
 SEED = "generation.seed"
@@ -87,9 +88,24 @@ def in_effect(kept: Mapping[str, Any], base: Settings) -> dict[str, Any]:
 
 
 def model_title(name: str) -> str:
-    """The name of a model as people write it."""
+    """The name of a model as people write it; other folders' names and paths as they are."""
+    if name not in MODELS:
+        return name
     proper = {"smollm2": "SmolLM2", "chatglm2": "ChatGLM2"}
     return "-".join(proper.get(part, part.upper()) for part in name.split("-"))
+
+
+def labelled(names: Iterable[str], describe: Callable[[str], str]) -> dict[str, str]:
+    """A label for each name, all different: Streamlit takes two of one label for the same."""
+    labels: dict[str, str] = {}
+    for name in names:
+        label = wanted = describe(name)
+        number = 1
+        while label in labels.values():
+            number += 1
+            label = f"{wanted} ({number})"
+        labels[name] = label
+    return labels
 
 
 def reflowed(text: str) -> str:

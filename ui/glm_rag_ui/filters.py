@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from glm_rag.types import DocumentInfo
+from glm_rag_ui import render
+from glm_rag_ui.choices import labelled
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.tables import LANGUAGES, cell
 
@@ -27,7 +30,7 @@ def choose(documents: Sequence[DocumentInfo], t: Translate, key: str) -> dict[st
     Returns:
         None where everything may be found.
     """
-    titles = {info.source: cell(info.title) for info in documents[:_MOST_DOCUMENTS]}
+    titles = names(documents[:_MOST_DOCUMENTS])
     left, right = st.columns(2)
     with left:
         sources = st.multiselect(
@@ -74,6 +77,18 @@ def where(
     if language:
         found["document_language"] = language
     return found or None
+
+
+def names(documents: Sequence[DocumentInfo]) -> dict[str, str]:
+    """What each source is called in a list: by its title, which some share, then by its file."""
+    titles = {info.source: cell(info.title) for info in documents}
+    counts = Counter(titles.values())
+
+    def describe(source: str) -> str:
+        title = titles[source]
+        return title if counts[title] == 1 else f"{title} · {cell(render.file_name(source))}"
+
+    return labelled(titles, describe)
 
 
 def folders(documents: Sequence[DocumentInfo]) -> list[str]:

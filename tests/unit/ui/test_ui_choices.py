@@ -100,6 +100,11 @@ def test_text_in_a_label_is_only_text():
 def test_models_are_called_as_people_write_them():
     assert choices.model_title("smollm2-135m") == "SmolLM2-135M"
     assert choices.model_title("chatglm2-6b-32k") == "ChatGLM2-6B-32K"
+    assert choices.model_title("/models/smollm2-135m") == "/models/smollm2-135m"
+
+
+def test_no_two_names_share_a_label():
+    assert choices.labelled("aAb", str.upper) == {"a": "A", "A": "A (2)", "b": "B"}
 
 
 def test_hard_line_breaks_do_not_show_but_points_do():

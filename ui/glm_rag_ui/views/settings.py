@@ -65,14 +65,14 @@ def model_choice(visit: Visit) -> None:
     names = list(dict.fromkeys([current, *here, *backend.known_models()]))
 
     def label(name: str) -> str:
-        title = choices.model_title(render.file_name(name))
+        title = choices.model_title(name)
         return f"{title} · {t('model_here')}" if name in here else title
 
     _settle("model.name", current)
     st.selectbox(
         t("set_model"),
         names,
-        format_func=label,
+        format_func=choices.labelled(names, label).__getitem__,
         key="set-model.name",
         on_change=_save,
         args=(visit, "model.name"),

@@ -32,7 +32,10 @@ def page(visit: Visit) -> None:
     here = backend.installed_models(visit.settings)
     with st.bottom:
         st.chat_input(t("ask_no_model"), disabled=True, key="question")
-    chosen = model_radio([*here, *(known for known in MODELS if known not in here)], here, t)
+    names = [*here, *(known for known in MODELS if known not in here)]
+    if visit.settings.model.name in names:  # the one that is wanted
+        st.session_state.setdefault("welcome-model", visit.settings.model.name)
+    chosen = model_radio(names, here, t)
     if chosen in here:
         if st.button(t("use_button", name=choices.model_title(chosen)), type="primary"):
             use(visit, chosen)
@@ -54,7 +57,7 @@ def model_radio(names: list[str], here: list[str], t: Translate) -> str:
     chosen: str = st.radio(
         t("set_model"),
         names,
-        format_func=choices.model_title,
+        format_func=choices.labelled(names, choices.model_title).__getitem__,
         captions=[caption(name) for name in names],
         key="welcome-model",
         label_visibility="collapsed",
