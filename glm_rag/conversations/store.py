@@ -195,9 +195,7 @@ class ConversationStore:
         now, turn_id, asked = time.time(), secrets.token_hex(8), _clean(question)
         with self._file.write() as connection:
             position = _next_position(connection, profile, conversation_id)
-            turn = SavedTurn(
-                turn_id, conversation_id, position, asked, unread=unread, asked_at=now
-            )
+            turn = SavedTurn(turn_id, conversation_id, position, asked, unread=unread, asked_at=now)
             connection.execute(
                 "INSERT INTO turns (id, conversation_id, position, question, folded, status, "
                 "owner, unread, asked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

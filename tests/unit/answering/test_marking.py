@@ -71,6 +71,16 @@ def test_marks_are_those_of_the_whole_text_however_it_is_cut(text, places):
     )
 
 
+def test_a_list_number_is_a_claim_where_it_is_the_whole_answer():
+    text = "The total is 12.\n\n12."
+    passages = [Passage(1, Document(page_content=text), text, 1)]
+    for answer in ("12.", f"Twelve. {text}"):
+        marker = Marker(passages, "")
+        marker.push(answer)
+        marker.finish(answer)
+        assert tuple(marker.citations) == align(answer, passages)
+
+
 @given(answers)
 def test_a_mark_once_told_never_changes(text):
     marker = Marker(PASSAGES, QUESTION)

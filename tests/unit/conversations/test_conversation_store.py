@@ -293,7 +293,7 @@ def test_feedback_is_kept_with_the_answer_changed_and_taken_back(store):
     assert (voted.vote, voted.words) == ("down", "wrong page")
     store.save_turn("me", turn)  # saved from an older copy
     assert store.get("me", conversation_id).turns == (voted,)
-    store.set_feedback("me", turn.id, None)
+    store.set_feedback("me", turn.id, None, "words without a vote")
     assert store.get("me", conversation_id).turns == (turn,)
     with pytest.raises(ConfigError, match="up, down or None"):
         store.set_feedback("me", turn.id, "sideways")
@@ -323,7 +323,8 @@ def test_feedback_may_be_read_while_others_vote(store):
     rows = store.feedback()
     next(rows)
     talk(store, "Meanwhile?")
-    assert len(list(rows)) == 2
+    store.set_feedback("me", store.get("me", conversation_id).turns[0].id, None)
+    assert [row["question"] for row in rows] == ["Question 1?"]
 
 
 def test_preferences_are_merged_and_none_removes(store):
