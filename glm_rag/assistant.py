@@ -135,7 +135,8 @@ class Assistant:
             with run.timed("generate"):
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
-                        if delta := run.add(chunk):
+                        # Marks of a sentence among many passages may take a tenth of a second.
+                        if delta := await asyncio.to_thread(run.add, chunk):
                             yield delta
                         if run.loops:
                             break

@@ -184,7 +184,7 @@ def term_spans(text: str, wanted: Collection[str]) -> list[Span]:
     Terms are as `terms` gives them; neighbouring Chinese bigrams become one span. Offsets count
     in `text` as it is, also where folding changes its length.
     """
-    folded, origin = _folded_with_origin(text)
+    folded, origin = fold_with_origin(text)
     spans: list[Span] = []
     for start, end in _wanted_spans(folded, frozenset(wanted)):
         begin, stop = origin[start][0], origin[end - 1][1]
@@ -210,7 +210,7 @@ def _wanted_spans(folded: str, wanted: frozenset[str]) -> Iterator[Span]:
             yield from ((start + i, start + i + 2) for i in pairs if run[i : i + 2] in wanted)
 
 
-def _folded_with_origin(text: str) -> tuple[str, list[Span]]:
+def fold_with_origin(text: str) -> tuple[str, list[Span]]:
     """The folded text, and for each of its characters the part of `text` it comes from."""
     pieces: list[str] = []
     origin: list[Span] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from glm_rag.comparison import prepare
 from glm_rag.quantities import Quantity, quantities_in
-from glm_rag.text import detect_language, fold, sentence_spans
+from glm_rag.text import detect_language, fold, fold_with_origin, sentence_spans
 from glm_rag.types import Citation, Language, Passage, Unsupported
 
 # Marks of passages, and numbers of list items, are no claims. The fillers keep every offset.
@@ -65,13 +65,13 @@ class Doubter:
     def _numbers(self, sentence: str, start: int) -> Iterator[Unsupported]:
         numbers, pairs = self._known(detect_language(sentence))
         values = numbers | {number for number, _ in pairs}
-        folded, places = _folded(sentence)
+        folded, origin = fold_with_origin(sentence)
         for wanted in _stated(folded):
             pair = (wanted.number, wanted.unit)
             held = (pair in pairs or wanted.number in numbers) if wanted.unit else pair[0] in values
             if wanted.certain and not held:
-                first, last = places[wanted.start], places[wanted.end - 1]
-                yield Unsupported(start + first, start + last + 1, "number")
+                first, last = origin[wanted.start][0], origin[wanted.end - 1][1]
+                yield Unsupported(start + first, start + last, "number")
 
     def _known(self, language: Language) -> tuple[set[str], set[tuple[str, str]]]:
         """Numbers that count with any unit, and numbers with their units."""
@@ -105,14 +105,3 @@ def _blanked(sentence: str, *, begins_line: bool = True) -> str:
     """A sentence with white space in the place of what claims nothing."""
     before = "\n" if begins_line else "."
     return _NO_CLAIM.sub(lambda match: " " * len(match.group()), before + sentence)[1:]
-
-
-def _folded(text: str) -> tuple[str, list[int]]:
-    """The folded text, and for each of its characters the place it comes from."""
-    parts: list[str] = []
-    places: list[int] = []
-    for place, char in enumerate(text):
-        part = fold(char)
-        parts.append(part)
-        places.extend([place] * len(part))
-    return "".join(parts), places

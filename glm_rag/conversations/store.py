@@ -6,8 +6,10 @@ import builtins
 import hashlib
 import json
 import secrets
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,7 +128,7 @@ class ConversationStore:
                 f"SELECT {_TURN} FROM turns WHERE conversation_id = {_OWN} ORDER BY position",
                 (conversation_id, profile),
             ).fetchall()
-        said = {digest: turn_from_json(message) for digest, message in messages}
+        said = _said(messages)
         known_id, kb, title, created_at, updated_at = found
         made = tuple(_turn(row, said) for row in turns)
         return Conversation(known_id, kb, title, created_at, updated_at, made)
@@ -190,26 +192,10 @@ class ConversationStore:
         Raises:
             KnowledgeBaseError: the profile has no such conversation, or it was deleted.
         """
-        now = time.time()
+        now, turn_id, asked = time.time(), secrets.token_hex(8), _clean(question)
         with self._file.write() as connection:
-            ((known, position),) = connection.execute(
-                f"SELECT {_OWN} IS NOT NULL, (SELECT coalesce(max(position) + 1, 0) FROM turns "
-                "WHERE conversation_id = ?)",
-                (conversation_id, profile, conversation_id),
-            ).fetchall()
-            if not known:
-                raise KnowledgeBaseError(
-                    f"there is no conversation {conversation_id}, it may have been deleted: "
-                    "start a new one"
-                )
-            turn = SavedTurn(
-                secrets.token_hex(8),
-                conversation_id,
-                position,
-                _clean(question),
-                unread=unread,
-                asked_at=now,
-            )
+            position = _next_position(connection, profile, conversation_id)
+            turn = SavedTurn(turn_id, conversation_id, position, asked, unread=unread, asked_at=now)
             connection.execute(
                 "INSERT INTO turns (id, conversation_id, position, question, folded, status, "
                 "owner, unread, asked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -319,6 +305,28 @@ class ConversationStore:
 # ---------------------------------------------------------------- rows
 
 
+def _next_position(connection: sqlite3.Connection, profile: str, conversation_id: str) -> int:
+    ((known, position),) = connection.execute(
+        f"SELECT {_OWN} IS NOT NULL, (SELECT coalesce(max(position) + 1, 0) FROM turns "
+        "WHERE conversation_id = ?)",
+        (conversation_id, profile, conversation_id),
+    )
+    if not known:
+        raise KnowledgeBaseError(
+            f"there is no conversation {conversation_id}, it may have been deleted: start a new one"
+        )
+    return int(position)
+
+
+def _said(rows: Iterable[tuple[str, str]]) -> dict[str, ChatTurn]:
+    """Messages by digest, without those that cannot be read."""
+    said = {}
+    for digest, message in rows:
+        with suppress(ConfigError):
+            said[digest] = turn_from_json(message)
+    return said
+
+
 def _turn(row: Sequence[Any], said: Mapping[str, ChatTurn]) -> SavedTurn:
     turn_id, conversation_id, position, question, text, answer, messages, *rest = row
     status, owner, error, unread, asked_at, vote, words = rest
@@ -346,7 +354,9 @@ def _answer(answer: str | None, messages: str, said: Mapping[str, ChatTurn]) -> 
         made = answer_from_json(answer)
     except ConfigError:
         return None
-    turns = tuple(said[digest] for digest in json.loads(messages) if digest in said)
+    digests = json.loads(messages)
+    # With a gap they would be another conversation than the one that was held.
+    turns = tuple(said[digest] for digest in digests) if set(digests) <= said.keys() else ()
     return replace(made, messages=turns)
 
 

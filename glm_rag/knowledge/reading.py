@@ -72,20 +72,6 @@ def read_chunks(
     return found
 
 
-def sample_ids(
-    connection: sqlite3.Connection, limit: int, per_document: int, seed: int
-) -> list[int]:
-    """Chunks by chance: every document's first pick, then every second one, up to `limit`."""
-    # Knuth's multiplicative hash; SQLite's own random() takes no seed.
-    rows = connection.execute(
-        "SELECT id FROM (SELECT id, document_id, row_number() OVER (PARTITION BY document_id "
-        "ORDER BY (id + ?1) * 2654435761 % 4294967296) AS pick FROM chunks) WHERE pick <= ?2 "
-        "ORDER BY pick, (document_id + ?1) * 2654435761 % 4294967296 LIMIT ?3",
-        (seed, per_document, limit),
-    )
-    return [row_id for (row_id,) in rows]
-
-
 def read_infos(connection: sqlite3.Connection, source: str | None = None) -> list[DocumentInfo]:
     """What is known of every document, or of one, by its own source."""
     where = "" if source is None else "WHERE source = ?"

@@ -18,8 +18,8 @@ pytest.importorskip("faiss")
 sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_writer as writer
 
-from glm_rag.errors import KnowledgeBaseError
 from glm_rag import sqlite_file
+from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records, schema
 from glm_rag.text import detect_language
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from glm_rag.config import Settings
@@ -75,6 +78,9 @@ def test_a_passage_gives_the_questions_it_answers(text, question):
         "The first is 8 percent.",
         "“What are you doing?”\nHe came nearer and nearer.",  # talk in a novel
         "What is the number?",  # asked, never answered
+        "Q: What about those?\nA: Nothing is known of them.",  # of what?
+        "Q: How do we get to your office, sir?\nA: By train, and then on foot.",
+        "She looked up.\nWhere is the captain of the ship?\nNobody answered her for a while.",
         "Q: What is <b>this</b> thing?\nA: Nothing you would like to see.",
         "Q: What is ![x](http://evil)?\nA: Nothing you would like to see.",
         "## Chapter 3\n\nSome text.",
@@ -143,7 +149,32 @@ def test_a_question_that_the_knowledge_base_would_decline_is_not_suggested(home,
         assert suggest_questions(kb, "en") == []
 
 
-def test_no_document_gives_more_passages_than_its_share(home):
+def test_a_question_that_finds_another_document_is_not_suggested(home, monkeypatch):
+    other = Document("Dogs bark.", metadata={"source": "b"})
+    finder = SimpleNamespace(invoke=lambda _question: [other])
+    with KnowledgeBase.open("kb", home=home, embeddings=OneDirection(), create=True) as kb:
+        kb.add_texts([FAQ], [{"source": "a"}])
+        monkeypatch.setattr(KnowledgeBase, "as_retriever", lambda _kb: finder)
+        assert suggest_questions(kb, "en") == []
+
+
+def test_no_more_questions_are_tried_than_twice_the_wanted_ones(home, monkeypatch):
+    tried = []
+
+    def decline(*asked):
+        tried.append(asked)
+        return False
+
+    monkeypatch.setattr("glm_rag.suggestions._is_answered", decline)
+    words = ("spring", "summer", "autumn", "winter", "annual", "target", "team", "signing")
+    with KnowledgeBase.open("kb", home=home, embeddings=OneDirection(), create=True) as kb:
+        texts = [f"The {word} bonus is 8 percent." for word in words]
+        kb.add_texts(texts, [{"source": word} for word in words])
+        assert suggest_questions(kb, "en", 2) == []
+    assert len(tried) == 4
+
+
+def test_every_document_has_its_turn_and_another_seed_other_passages(home):
     with KnowledgeBase.open("kb", home=home, embeddings=OneDirection(), create=True) as kb:
         kb.add_texts([f"text {n}" for n in range(30)])
         assert len(kb.sample_passages(10, per_document=1)) == 10

@@ -8,22 +8,16 @@ from pathlib import Path
 import streamlit as st
 
 from glm_rag.errors import GlmRagError
-from glm_rag_ui import backend, failures, shell
+from glm_rag_ui import failures, shell
 from glm_rag_ui.i18n import choose_language, translator
 from glm_rag_ui.shell import View, Visit
-from glm_rag_ui.views import chat, document, knowledge, retrieval, settings, welcome
+from glm_rag_ui.views import chat, document, knowledge, retrieval, settings
 
 HERE = Path(__file__).parent
 
 
-def first_page(visit: Visit) -> None:
-    """The chat; before there is a model to chat with, the page that fetches one."""
-    draw = chat.page if backend.has_model(visit.settings) else welcome.page
-    draw(visit)
-
-
 VIEWS: dict[View, Callable[[Visit], None]] = {
-    "chat": first_page,
+    "chat": chat.page,
     "knowledge": knowledge.page,
     "retrieval": retrieval.page,
     "settings": settings.page,

@@ -6,15 +6,13 @@ imported on first use: the page's frame stands before torch is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from glm_rag.config import Settings
 from glm_rag.errors import MissingDependencyError, ModelNotFoundError
-from glm_rag.types import IngestProgress, IngestReport
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
@@ -182,15 +180,3 @@ def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
     from glm_rag.build import build_assistant as build
 
     return build(settings, kb)
-
-
-def ingest(
-    settings: Settings,
-    name: str,
-    paths: Sequence[Path],
-    on_progress: Callable[[IngestProgress], None],
-) -> IngestReport:
-    """Read files into the knowledge base `name`, which is made if it is not there."""
-    import glm_rag
-
-    return glm_rag.ingest(list(paths), kb=name, config=settings, on_progress=on_progress)

@@ -9,7 +9,6 @@ from typing import Any
 from glm_rag.types import (
     Answer,
     Citation,
-    DocumentInfo,
     IngestFailure,
     IngestReport,
     Passage,
@@ -245,20 +244,6 @@ def _shortened(text: str) -> str:
 
 
 # ---------------------------------------------------------------- the knowledge base
-
-
-def document_list(documents: Sequence[DocumentInfo], t: Translate) -> str:
-    """Titles with file name and number of passages."""
-    rows = [
-        (info.title, _about(info.title, info.source, t("passages", n=info.num_chunks)))
-        for info in documents
-    ]
-    return _rows(rows, t)
-
-
-def _about(title: str, source: str, fact: str) -> str:
-    name = render.file_name(source)
-    return fact if name == title else f"{name} · {fact}"
 
 
 def failure_list(failures: Sequence[IngestFailure], t: Translate) -> str:

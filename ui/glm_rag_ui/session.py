@@ -13,35 +13,18 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from glm_rag.config import Settings, load_config
-from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
-from glm_rag.types import Answer, DocumentInfo, IngestFailure, IngestReport
+from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
+from glm_rag.errors import ConfigError
 from glm_rag_ui import backend, choices
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
-    from glm_rag.conversations import ConversationStore
     from glm_rag.knowledge.base import KnowledgeBase
     from glm_rag.waiting import WaitingLine
 
 log = logging.getLogger(__name__)
 
 DEFAULT_KB = "default"
-
-
-@dataclass(slots=True)
-class Turn:
-    """One question and what came of it.
-
-    `text` grows while the answer streams, so that a stop or a reload keeps what came. Neither
-    `answer` nor `error` set means that the answer was stopped. `unread` means that the model does
-    not read the question's language.
-    """
-
-    question: str
-    text: str = ""
-    answer: Answer | None = None
-    error: Exception | None = None
-    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +69,11 @@ def overrides(preferences: Mapping[str, Any], kb: str, base: Settings) -> dict[s
 
 def store(config: Settings) -> ConversationStore:
     """Conversations and preferences of all profiles, shared by all sessions."""
-    return _store(str(config.home / "conversations.sqlite"))
+    return _store(str(config.home / CONVERSATIONS_FILE))
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _store(path: str) -> ConversationStore:
-    from glm_rag.conversations import ConversationStore
-
     return ConversationStore(Path(path))
 
 
@@ -117,51 +98,6 @@ def is_connected() -> bool:
     if context is None or not st.runtime.exists():
         return True
     return st.runtime.get_instance().is_active_session(context.session_id)
-
-
-def conversation(kb: str) -> list[Turn]:
-    """The turns of this session with one knowledge base."""
-    turns: dict[str, list[Turn]] = st.session_state.setdefault("conversations", {})
-    return turns.setdefault(kb, [])
-
-
-def history(turns: Sequence[Turn]) -> Answer | None:
-    """The last finished answer: it carries the conversation before it."""
-    return next((turn.answer for turn in reversed(turns) if turn.answer is not None), None)
-
-
-def remember_report(kb: str, report: IngestReport) -> None:
-    """Keep the outcome of an ingestion for the next run of the page, and clear the picker."""
-    st.session_state["report"] = (kb, report)
-    st.session_state["uploads"] = upload_round() + 1
-
-
-def last_report(kb: str) -> IngestReport | None:
-    """The outcome of the last ingestion into `kb` in this session, if any."""
-    named, report = st.session_state.get("report", (None, None))
-    return report if named == kb else None
-
-
-def upload_round() -> int:
-    """How many uploads there were: a new key empties the file picker."""
-    return int(st.session_state.get("uploads", 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """What a knowledge base holds and what it could not take in."""
-
-    documents: Sequence[DocumentInfo] = ()
-    failures: Sequence[IngestFailure] = ()
-
-
-def stock(config: Settings, kb: str) -> Stock:
-    """The documents and failures of a knowledge base; nothing where there is none yet."""
-    try:
-        opened = knowledge_base(config, kb)
-    except KnowledgeBaseNotFoundError:
-        return Stock()
-    return Stock(opened.documents(), opened.failures())
 
 
 def knowledge_base(config: Settings, kb: str) -> KnowledgeBase:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
 
 from glm_rag.config import Settings, load_config
-from glm_rag.types import IngestProgress, Language
+from glm_rag.types import Language
 from glm_rag_ui import access, backend, render, session
 from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translator
 
@@ -186,18 +185,3 @@ def _remember(visit: Visit, parameter: str, key: str) -> None:
     if value := (st.session_state[key] or "").strip():
         st.query_params[parameter] = value
         visit.store.set_preferences(visit.profile, {key: value})
-
-
-def ingest(settings: Settings, kb: str, paths: Sequence[Path], t: Translate) -> None:
-    """Read files into the knowledge base under a progress bar, then draw the page anew."""
-    bar = st.progress(0.0, text=t("ingesting"))
-    current = st.empty()
-
-    def show(progress: IngestProgress) -> None:
-        share = progress.done / progress.total if progress.total else 0.0
-        count = t("ingest_count", done=progress.done, total=progress.total)
-        bar.progress(min(share, 1.0), text=f"{t('ingesting')} · {count}")
-        current.html(render.plain(render.file_name(progress.current) if progress.current else " "))
-
-    session.remember_report(kb, backend.ingest(settings, kb, paths, show))
-    st.rerun()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import pytest
@@ -68,6 +69,16 @@ def test_marks_are_those_of_the_whole_text_however_it_is_cut(text, places):
     assert tuple(marker.unsupported) == find_unsupported(
         text, PASSAGES, citations, question=QUESTION
     )
+
+
+def test_a_list_number_is_a_claim_where_it_is_the_whole_answer():
+    text = "The total is 12.\n\n12."
+    passages = [Passage(1, Document(page_content=text), text, 1)]
+    for answer in ("12.", f"Twelve. {text}"):
+        marker = Marker(passages, "")
+        marker.push(answer)
+        marker.finish(answer)
+        assert tuple(marker.citations) == align(answer, passages)
 
 
 @given(answers)
@@ -163,3 +174,18 @@ def test_marks_come_with_the_chunks_of_a_foreign_model():
     deltas = list(Assistant(ListRetriever(documents=[document()]), model).stream(QUESTION))
     assert told(deltas)[0] == deltas[-1].answer.citations != ()
     assert deltas[-1].answer.timings["cite"] >= 0
+
+
+async def test_marks_are_not_looked_for_in_the_event_loop(monkeypatch):
+    where = set()
+    push = Marker.push
+
+    def noting(self, piece):
+        where.add(threading.current_thread())
+        push(self, piece)
+
+    monkeypatch.setattr(Marker, "push", noting)
+    made, _ = assistant(REPLY)
+    assert [delta async for delta in made.astream(QUESTION)]
+    assert where
+    assert threading.current_thread() not in where

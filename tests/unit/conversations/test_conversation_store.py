@@ -293,7 +293,7 @@ def test_feedback_is_kept_with_the_answer_changed_and_taken_back(store):
     assert (voted.vote, voted.words) == ("down", "wrong page")
     store.save_turn("me", turn)  # saved from an older copy
     assert store.get("me", conversation_id).turns == (voted,)
-    store.set_feedback("me", turn.id, None)
+    store.set_feedback("me", turn.id, None, "words without a vote")
     assert store.get("me", conversation_id).turns == (turn,)
     with pytest.raises(ConfigError, match="up, down or None"):
         store.set_feedback("me", turn.id, "sideways")
@@ -323,7 +323,8 @@ def test_feedback_may_be_read_while_others_vote(store):
     rows = store.feedback()
     next(rows)
     talk(store, "Meanwhile?")
-    assert len(list(rows)) == 2
+    store.set_feedback("me", store.get("me", conversation_id).turns[0].id, None)
+    assert [row["question"] for row in rows] == ["Question 1?"]
 
 
 def test_preferences_are_merged_and_none_removes(store):
@@ -509,6 +510,15 @@ def test_an_answer_that_cannot_be_read_leaves_its_text(store, path):
     assert (turn.answer, turn.text) == (None, TEXT)
     store.set_feedback("me", turn.id, "up")
     assert next(store.feedback())["answer"] == TEXT
+
+
+def test_a_message_that_cannot_be_read_costs_the_history_and_nothing_else(store, path):
+    conversation_id = talk(store, "One?", "Two?")
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE messages SET message = '[]' WHERE message LIKE '%Two?%'")
+    one, two = store.get("me", conversation_id).turns
+    assert one.answer == answer_to("One?")
+    assert two.answer == replace(answer_to("Two?"), messages=())
 
 
 def test_text_that_utf8_cannot_hold_is_kept_as_well_as_can_be(store):

@@ -61,6 +61,20 @@ def test_a_sample_is_spread_evenly_and_repeatable(kb, make):
     assert len(everything) == 400
 
 
+def test_no_document_gives_more_passages_by_chance_than_its_share(kb, make):
+    for name, length in (("long", 2000), ("longer", 4000), ("short", 20)):
+        kb.put_document(*make(f"{name}.txt", name[-1] * length))
+
+    def drawn(limit, seed=0):
+        return kb.sample_passages(limit, per_document=2, seed=seed)
+
+    sources = [passage.metadata["source"] for passage in drawn(99)]
+    assert sorted(sources[:3]) == ["long.txt", "longer.txt", "short.txt"]  # in turn
+    assert sorted(sources[3:]) == ["long.txt", "longer.txt"]
+    starts = {tuple(passage.metadata["start"] for passage in drawn(99, seed)) for seed in range(5)}
+    assert len(starts) > 1  # also within a document
+
+
 def test_a_sample_of_nothing_is_empty(kb):
     sketches, vectors = kb.sketch_passages(10)
     assert sketches == []

@@ -168,7 +168,6 @@ def test_hostile_documents_stay_text(text):
     )
     failure = IngestFailure(text, "load", text, permanent=True)
     assert_harmless(evidence.report(IngestReport(failures=(failure,)), EN))
-    assert_harmless(evidence.document_list([ui_fakes.document_info(text)], EN))
 
 
 def test_reasons_are_translated_and_keep_their_detail():
@@ -178,7 +177,8 @@ def test_reasons_are_translated_and_keep_their_detail():
 
 
 def test_long_lists_are_cut_and_say_so():
-    html = evidence.document_list([ui_fakes.document_info(f"{i}.txt") for i in range(250)], EN)
+    failures = [IngestFailure(f"file:///{i}.txt", "load", "empty", True) for i in range(250)]
+    html = evidence.failure_list(failures, EN)
     assert html.count("<li>") == 201
     assert "and 50 more" in html
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import glm_rag_ui
+from glm_rag_ui.choices import CHOICES
 from glm_rag_ui.i18n import LANGUAGE_NAMES, TEXTS, choose_language, translator
 from glm_rag_ui.render import fixed_words
 
@@ -29,10 +30,14 @@ def test_every_text_that_the_page_asks_for_exists():
     asked = set(re.findall(r"""\bt\(["'](\w+)["']""", code))
     assert asked <= set(TEXTS)
     quoted = set(re.findall(r"""["'](\w+)["']""", code)) | {"verbatim", "paraphrase"}
+    of_choices = {f"set_{choice.name}{end}" for choice in CHOICES for end in ("", "_help")}
+    of_choices |= {
+        f"opt_{option.replace('-', '_')}" for choice in CHOICES for option in choice.options
+    }
     assert not {
         key
         for key in TEXTS
-        if key not in quoted and not key.startswith(("reason_", "nav_", "set_", "opt_"))
+        if key not in quoted | of_choices and not key.startswith(("reason_", "nav_"))
     }
 
 

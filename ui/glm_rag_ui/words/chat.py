@@ -134,8 +134,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "send": ("Send", "发送"),
     "edit": ("Edit the question", "修改问题"),
     "edit_later": (
-        "{n} question after it is deleted, with its answer."
-        "|{n} questions after it are deleted, with their answers.",
+        "{n} later question and its answer are deleted."
+        "|{n} later questions and their answers are deleted.",
         "其后的 {n} 个问题及回答将被删除。",
     ),
     "went_on": (
