@@ -259,7 +259,7 @@ def test_a_change_says_what_it_costs_and_costs_no_more_than_that(backend):
     turn = kept().turns[0]
     by_key(test, f"change-{turn.id}").click()
     test.run()
-    assert "1 question after it is deleted, with its answer." in shown(test)
+    assert "1 later question and its answer are deleted." in shown(test)
     ask(page(conversation=kept().id), "third, from another window")
     test = press(test, "Send")
     assert len(kept().turns) == 3
