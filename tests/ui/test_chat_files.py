@@ -106,9 +106,17 @@ def test_a_question_with_files_waits_for_a_run_of_others_and_is_answered_then(ba
 
 def test_a_stopped_run_stops_the_question_that_waits_for_it(backend, busy):
     run = runs.SHARED.get(load_config().home, "handbook")
-    threading.Timer(0.3, run.stop).start()
-    threading.Timer(0.6, busy.set).start()
+
+    def stop():
+        while len(run.batches) < 2:
+            time.sleep(0.02)
+        run.stop()
+        busy.set()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
     html = shown(drop(page(), ("a.txt", b"x"), question="What is new?"))
+    stopping.join(20)
     assert "Stopped. The answer is incomplete." in html
     assert not backend.assistant.asked
 

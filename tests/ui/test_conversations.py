@@ -259,11 +259,11 @@ def test_a_change_says_what_it_costs_and_costs_no_more_than_that(backend):
     turn = kept().turns[0]
     by_key(test, f"change-{turn.id}").click()
     test.run()
-    assert "The question after it and its answer are deleted." in shown(test)
+    assert "1 question after it is deleted, with its answer." in shown(test)
     ask(page(conversation=kept().id), "third, from another window")
     test = press(test, "Send")
     assert len(kept().turns) == 3
-    assert "The 2 questions after it" in shown(test)
+    assert "2 questions after it are deleted" in shown(test)
     press(test, "Send")
     assert [turn.question for turn in kept().turns] == ["first"]
 

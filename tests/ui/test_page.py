@@ -297,7 +297,10 @@ def test_an_empty_knowledge_base_offers_the_sample_handbook(backend):
 
 def test_a_question_to_an_empty_knowledge_base_asks_for_documents(backend):
     test = ask(page(kb="fresh"), "How long?")
-    assert "This knowledge base is empty" in shown(test)
+    html = shown(test)
+    assert "This knowledge base is empty" in html
+    assert "There is no document yet" in html
+    assert "How long?" in html
     assert not backend.assistant.asked
 
 

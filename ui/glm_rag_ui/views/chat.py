@@ -79,7 +79,10 @@ def page(visit: Visit) -> None:
     elif request.files:
         only_files(visit, request.files)
     elif st.session_state.get(_READING) == visit.kb:
-        adding.running(visit)
+        with st.container(key="reading"):
+            adding.running(visit)
+    elif request.question:
+        st.html(render.notice("info", visit.t("ask_nothing"), request.question))
     if conversation is not None:
         end = render.scroll_to(".gr-end", conversation.id, "end")
         st.html(end, unsafe_allow_javascript=True)

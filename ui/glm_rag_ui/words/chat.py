@@ -6,6 +6,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "new_conversation": ("New conversation", "新对话"),
     "ask_placeholder": ("Ask about {kb}", "向“{kb}”提问"),
     "ask_empty": ("Drop documents here to begin", "把文档拖到这里，即可开始"),
+    "ask_nothing": (
+        "There is no document yet that could answer this:",
+        "还没有任何文档，暂时无法回答：",
+    ),
     "ask_no_model": ("Fetch a model first", "请先下载模型"),
     "welcome": ("What would you like to know?", "想了解什么？"),
     "welcome_text": (
@@ -130,8 +134,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "send": ("Send", "发送"),
     "edit": ("Edit the question", "修改问题"),
     "edit_later": (
-        "{n} later question and its answer are deleted."
-        "|{n} later questions and their answers are deleted.",
+        "{n} question after it is deleted, with its answer."
+        "|{n} questions after it are deleted, with their answers.",
         "其后的 {n} 个问题及回答将被删除。",
     ),
     "went_on": (
