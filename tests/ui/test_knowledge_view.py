@@ -63,6 +63,12 @@ def test_a_bad_name_is_one_clear_line_and_makes_nothing(home, name):
     assert list_knowledge_bases(home) == []
 
 
+def test_an_address_with_a_bad_name_promises_nothing(home):
+    test = opened("knowledge", kb="../x")
+    assert "This cannot be a name." in shown(test)
+    assert not test.file_uploader
+
+
 def test_a_name_that_is_taken_is_refused(home, handbook):
     test = dialog(opened("knowledge", kb="other"), "New knowledge base")
     assert "There is a knowledge base handbook already." in shown(

@@ -301,6 +301,7 @@ def test_a_failed_fetch_is_one_line_and_can_be_tried_again(fresh, monkeypatch, e
     button(test, "Fetch SmolLM2-135M").click()
     html = shown(test.run())
     assert ("no network: try again" if isinstance(error, ModelError) else "RuntimeError") in html
+    assert "The model could not be fetched." in html
     assert "try again to go on from there" in html
     monkeypatch.setattr(seam, "pull_model", fresh.pull_model)
     button(test, "Fetch SmolLM2-135M").click()
@@ -311,7 +312,7 @@ def test_a_failed_fetch_is_one_line_and_can_be_tried_again(fresh, monkeypatch, e
 def test_a_model_that_is_here_is_used_without_fetching(fresh, visitor, monkeypatch):
     monkeypatch.setattr(seam, "installed_models", lambda _settings: ["my-model"])
     test = page()
-    button(test, "Use MY-MODEL").click()
+    button(test, "Use my-model").click()
     test.run()
     assert visitor()["settings"] == {"model.name": "my-model"}
 

@@ -102,7 +102,7 @@ def _colours(names: Mapping[str, str], others: str) -> Spec:
     legend = {
         "title": None,
         "orient": "bottom",
-        "columns": 2,
+        "columns": {"expr": "width < 500 ? 1 : 2"},  # a phone
         "labelLimit": 260,
         "symbolOpacity": 1,
         "symbolSize": 90,

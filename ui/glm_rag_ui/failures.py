@@ -27,12 +27,10 @@ def notice(error: Exception, t: Translate, *, kept: bool = False, title: str = "
         kept: says that the part of the answer above it stays.
         title: key of the words above it; default: by the kind of the error.
     """
-    found = (key for kind, key in _HEADLINES if isinstance(error, kind))
-    headline = title or next(found, "")
-    if headline:
-        said, detail = t(headline), " ".join(str(error).split())
-    else:
-        said, detail = t("error"), t("error_internal", kind=type(error).__name__)
+    found = next((key for kind, key in _HEADLINES if isinstance(error, kind)), "")
+    said = t(title or found or "error")
+    unforeseen = t("error_internal", kind=type(error).__name__)
+    detail = " ".join(str(error).split()) if found else unforeseen
     if kept:
         said = f"{said} {t('error_kept')}"
     return render.notice("error", said, detail)

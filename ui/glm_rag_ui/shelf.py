@@ -168,6 +168,17 @@ def _stamp(settings: Settings, name: str) -> str:
 # ---------------------------------------------------------------- changing
 
 
+def is_name(settings: Settings, name: str) -> bool:
+    """Whether a knowledge base can be called so."""
+    from glm_rag.knowledge.naming import folder_of
+
+    try:
+        folder_of(name, settings.home)
+    except ConfigError:
+        return False
+    return True
+
+
 def create(settings: Settings, name: str) -> None:
     """Make an empty knowledge base.
 

@@ -40,6 +40,9 @@ def page(visit: Visit) -> None:
     if len(infos) > 1:
         all_of_them(visit, infos)
     info = next((item for item in infos if item.name == visit.kb), None)
+    if info is None and not shelf.is_name(visit.settings, visit.kb):
+        st.html(render.notice("error", t("kb_bad_name"), t("kb_bad_name_text")))
+        return
     if info is None:
         st.html(render.panel(t("kb_absent", kb=visit.kb), t("kb_absent_text")))
         adding.running(visit)

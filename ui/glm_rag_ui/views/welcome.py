@@ -33,8 +33,9 @@ def page(visit: Visit) -> None:
     with st.bottom:
         st.chat_input(t("ask_no_model"), disabled=True, key="question")
     names = [*here, *(known for known in MODELS if known not in here)]
-    if visit.settings.model.name in names:  # the one that is wanted
-        st.session_state.setdefault("welcome-model", visit.settings.model.name)
+    wanted = visit.settings.model.name
+    if wanted in names and (not here or wanted != shell.plain_settings().model.name):
+        st.session_state.setdefault("welcome-model", wanted)
     chosen = model_radio(names, here, t)
     if chosen in here:
         if st.button(t("use_button", name=choices.model_title(chosen)), type="primary"):
@@ -105,7 +106,7 @@ def fetch(visit: Visit, spec: ModelSpec, source: str) -> None:
         if not isinstance(error, GlmRagError):
             log.exception("fetching %s broke off", spec.name)
         bar.empty()
-        st.html(failures.notice(error, t))
+        st.html(failures.notice(error, t, title="pull_failed"))
         st.html(f'<p class="gr-foot">{t("pull_again")}</p>')
         return
     use(visit, spec.name)

@@ -50,6 +50,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Another visitor or command is fetching it; waiting for that",
         "该模型正由其他页面或命令下载，请稍候",
     ),
+    "pull_failed": ("The model could not be fetched.", "模型下载失败。"),
     "pull_again": (
         "What was fetched so far is kept: try again to go on from there.",
         "已下载的部分会保留，重试即可继续。",
