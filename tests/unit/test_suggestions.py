@@ -78,7 +78,7 @@ def test_a_passage_gives_the_questions_it_answers(text, question):
         "The first is 8 percent.",
         "“What are you doing?”\nHe came nearer and nearer.",  # talk in a novel
         "What is the number?",  # asked, never answered
-        "Q: What about those?\nA: Nothing is known of them.",  # of what?
+        "Q: What about part-time staff?\nA: The same rules hold for them.",  # what rules?
         "Q: How do we get to your office, sir?\nA: By train, and then on foot.",
         "She looked up.\nWhere is the captain of the ship?\nNobody answered her for a while.",
         "Q: What is <b>this</b> thing?\nA: Nothing you would like to see.",
