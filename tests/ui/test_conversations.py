@@ -263,7 +263,7 @@ def test_a_change_says_what_it_costs_and_costs_no_more_than_that(backend):
     ask(page(conversation=kept().id), "third, from another window")
     test = press(test, "Send")
     assert len(kept().turns) == 3
-    assert "2 questions after it are deleted" in shown(test)
+    assert "2 later questions and their answers are deleted" in shown(test)
     press(test, "Send")
     assert [turn.question for turn in kept().turns] == ["first"]
 
