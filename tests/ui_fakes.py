@@ -247,6 +247,7 @@ class FakeBackend:
     assistant: FakeAssistant = field(default_factory=FakeAssistant)
     model_present: bool = True
     ingested: list[tuple[str, list[Path]]] = field(default_factory=list)
+    built: list[object] = field(default_factory=list)
     delay: float = 0.0
     suggested: list[str] = field(default_factory=list)
     SMALL_MODEL = "smollm2-135m"
@@ -280,6 +281,7 @@ class FakeBackend:
 
     def build_assistant(self, _settings: object, _kb: FakeKnowledgeBase) -> FakeAssistant:
         """The scripted assistant."""
+        self.built.append(_settings)
         return self.assistant
 
     def ingest(

@@ -336,3 +336,11 @@ def test_an_answer_stays_when_another_page_was_looked_at(backend):
     open_page(test, "settings")
     assert "Parental leave lasts" in shown(open_page(test, "chat"))
     assert button(test, "New conversation")
+
+
+def test_a_question_is_asked_of_what_the_visitor_chose(backend):
+    test = ask(page(), "How long is parental leave?")
+    language = next(c for c in test.button_group if c.key == "scope-handbook-language")
+    ask(language.set_value("en").run(), "How long is parental leave?")
+    filters = [settings.retrieval.filter for settings in backend.built]
+    assert filters == [None, {"document_language": "en"}]

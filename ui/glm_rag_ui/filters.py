@@ -20,18 +20,21 @@ _MOST_DOCUMENTS = 2000
 _MOST_FOLDERS = 200
 
 
-def choose(documents: Sequence[DocumentInfo], t: Translate, key: str) -> dict[str, Any] | None:
+def choose(
+    documents: Sequence[DocumentInfo], t: Translate, key: str, *, narrow: bool = False
+) -> dict[str, Any] | None:
     """Draw the choices and give the filter they mean, as docs/retrieval.md has it.
 
     Args:
         documents: of the knowledge base.
         key: prefix of the widgets' keys, one for each place on the pages.
+        narrow: whether all stand in one column.
 
     Returns:
         None where everything may be found.
     """
     titles = names(documents[:_MOST_DOCUMENTS])
-    left, right = st.columns(2)
+    left, right = (st.container(), st.container()) if narrow else st.columns(2)
     with left:
         sources = st.multiselect(
             t("filter_documents"),

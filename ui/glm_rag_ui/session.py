@@ -106,16 +106,14 @@ def knowledge_base(config: Settings, kb: str) -> KnowledgeBase:
     Raises:
         KnowledgeBaseNotFoundError: there is none of that name, or not any more.
     """
-    return _knowledge_base(_key(config, kb), kb, config)
+    # Not told apart by what is searched for in it, or each filter would open it once more.
+    key = f"{backend.identity(config, kb)} {config.home} {config.embeddings.model_dump_json()}"
+    return _knowledge_base(key, kb, config)
 
 
 def assistant(config: Settings, kb: str) -> Assistant:
     """The assistant of a knowledge base, shared by all sessions with the same settings."""
-    return _assistant(_key(config, kb), kb, config)
-
-
-def _key(config: Settings, kb: str) -> str:
-    return f"{backend.identity(config, kb)} {config.model_dump_json()}"
+    return _assistant(f"{backend.identity(config, kb)} {config.model_dump_json()}", kb, config)
 
 
 # Settings are told apart by `key`; the underscore keeps Streamlit from hashing the object.

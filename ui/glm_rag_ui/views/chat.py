@@ -18,7 +18,18 @@ from glm_rag.types import (
     Language,
     SavedTurn,
 )
-from glm_rag_ui import backend, failures, intake, render, runs, session, shell, uploads
+from glm_rag_ui import (
+    backend,
+    failures,
+    filters,
+    intake,
+    render,
+    runs,
+    session,
+    shelf,
+    shell,
+    uploads,
+)
 from glm_rag_ui.runs import Batch
 from glm_rag_ui.sections import adding
 from glm_rag_ui.shell import Visit
@@ -69,13 +80,14 @@ def page(visit: Visit) -> None:
         conversation, turn = register(visit, conversation, request.question)
     with st.sidebar:
         conversations.panel(visit, conversation.id if conversation else None)
+        asked_of = scope(visit) if filled else visit
         side(visit, stock)
     if not (before or turn):
         before_the_first(visit, stock)
     for number, earlier in enumerate(before, 1):
         turns.show(visit, earlier, last=turn is None and number == len(before))
     if turn is not None:
-        answer(visit, turn, request.files, before)
+        answer(asked_of, turn, request.files, before)
     elif request.files:
         only_files(visit, request.files)
     elif st.session_state.get(_READING) == visit.kb:
@@ -121,6 +133,17 @@ def register(
 
 
 # ---------------------------------------------------------------- before the first question
+
+
+def scope(visit: Visit) -> Visit:
+    """The visit with the search limited as the visitor chose."""
+    with st.expander(visit.t("filter_title"), icon=":material/filter_alt:"):
+        documents = shelf.documents(visit.settings, visit.kb)
+        where = filters.choose(documents, visit.t, f"scope-{visit.kb}", narrow=True)
+    if where is None:
+        return visit
+    retrieval = visit.settings.retrieval.model_copy(update={"filter": where})
+    return replace(visit, settings=visit.settings.model_copy(update={"retrieval": retrieval}))
 
 
 def side(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
