@@ -16,6 +16,9 @@ from glm_rag_ingest.prune import path_of
 from glm_rag_ui import evidence, render
 from glm_rag_ui.i18n import Translate
 
+# Streamlit's own format of bytes says 3.8万 B in Chinese.
+KILOBYTES = "%.1f KB"
+
 _KINDS = {
     "application/epub+zip": "EPUB",
     "application/json": "JSON",
@@ -87,13 +90,13 @@ def _searched(info: DocumentInfo) -> str:
 
 
 def document_rows(documents: Sequence[DocumentInfo], t: Translate) -> dict[str, list[Any]]:
-    """Columns of the table of documents."""
+    """Columns of the table of documents; sizes in KB."""
     return {
         "title": [cell(info.title) for info in documents],
         "kind": [kind_name(info, t) for info in documents],
         "language": [t(LANGUAGES[info.language]) for info in documents],
         "passages": [info.num_chunks for info in documents],
-        "size": [info.size for info in documents],
+        "size": [info.size / 1000 for info in documents],
         "added": [datetime.fromtimestamp(info.added_at) for info in documents],
         "file": [cell(render.file_name(info.source)) for info in documents],
     }
@@ -115,7 +118,7 @@ def base_rows(infos: Sequence[KnowledgeBaseInfo], t: Translate) -> dict[str, lis
         "documents": [None if info.error else info.num_documents for info in infos],
         "passages": [None if info.error else info.num_chunks for info in infos],
         "failures": [None if info.error else info.num_failures for info in infos],
-        "size": [info.size_bytes for info in infos],
+        "size": [info.size_bytes / 1000 for info in infos],
     }
 
 

@@ -81,7 +81,7 @@ def table(visit: Visit, documents: Sequence[DocumentInfo]) -> None:
             "kind": st.column_config.TextColumn(t("column_kind")),
             "language": st.column_config.TextColumn(t("filter_language")),
             "passages": st.column_config.NumberColumn(t("column_passages"), format="localized"),
-            "size": st.column_config.NumberColumn(t("column_size"), format="bytes"),
+            "size": st.column_config.NumberColumn(t("column_size"), format=tables.KILOBYTES),
             "added": st.column_config.DatetimeColumn(t("column_added"), format="YYYY-MM-DD HH:mm"),
             "file": st.column_config.TextColumn(t("column_file")),
         },

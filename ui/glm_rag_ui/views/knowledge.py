@@ -69,7 +69,7 @@ def all_of_them(visit: Visit, infos: Sequence[KnowledgeBaseInfo]) -> None:
             "documents": st.column_config.NumberColumn(t("tile_documents"), format="localized"),
             "passages": st.column_config.NumberColumn(t("column_passages"), format="localized"),
             "failures": st.column_config.NumberColumn(t("tile_failures"), format="localized"),
-            "size": st.column_config.NumberColumn(t("tile_disk"), format="bytes"),
+            "size": st.column_config.NumberColumn(t("tile_disk"), format=tables.KILOBYTES),
         },
         hide_index=True,
         on_select=lambda: open_row(visit, key, names),
