@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from question_latency import sentences
+from fit_centres import foreign_centre
 from retrieval_xquad import load
 from support.distractors import TEN_TIMES, distractors
 from support.kept_vectors import KeptEmbeddings
@@ -34,13 +33,6 @@ from glm_rag.text import clean_for_embedding
 
 SHARES = (0.0, 0.5, 1.0)
 PAIRS = (("zh", "en"), ("en", "zh"))
-
-
-def foreign_centre(data: Path, language: Any, embeddings: KeptEmbeddings) -> np.ndarray:
-    """Mean of 300 sentences of another domain, embedded as questions."""
-    known = [text for text in sentences(data, language) if 15 <= len(text) <= 200]
-    drawn = random.Random(3).sample(known, 300)
-    return np.mean([embeddings.embed_query(text) for text in drawn], axis=0)
 
 
 def measure(

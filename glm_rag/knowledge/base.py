@@ -62,6 +62,8 @@ class KnowledgeBase(Library, VectorStore):
         KnowledgeBaseError: no permission, damaged, locked, or built with another embedder.
     """
 
+    takes_vectors = True  # `candidates` can search a language by a vector of its own
+
     @classmethod
     def open(
         cls,
@@ -286,27 +288,44 @@ class KnowledgeBase(Library, VectorStore):
         limit: int,
         where: Mapping[str, Any] | None = None,
         with_vectors: bool = False,
+        vectors: Mapping[Language, np.ndarray] | None = None,
     ) -> CandidateSet:
-        """The `limit` nearest chunks of each language, and those that share the rarest terms."""
+        """The `limit` nearest chunks of each language, and those that share the rarest terms.
+
+        Args:
+            vector: of the question, `[dimension]`.
+            with_vectors: give the chunks' own, too.
+            vectors: what chunks of these languages are searched by instead of `vector`, at the
+                length they have; chunks get the inner product as `across`.
+        """
         vector = normalised(vector)
+        other = vectors or {}
         with self._database.read() as connection:
             self._check_embedder()
             self._index.refresh(connection)
             allowed = None if where is None else filters.matching_ids(connection, where)
             cosines: dict[int, float] = {}
+            across: dict[int, float] = {}
             for language in self._index.languages:
-                nearest = self._index.search(vector, limit, language=language, allowed=allowed)
-                cosines.update(nearest)
+                asked = other.get(language, vector)
+                nearest = self._index.search(asked, limit, language=language, allowed=allowed)
+                (across if language in other else cosines).update(nearest)
             frequencies = search.document_frequencies(connection, terms)
             sparse = search.sparse_candidates(
                 connection, frequencies, _SPARSE_POOL * limit, allowed=allowed
             )
-            sparse = [row_id for row_id in sparse if row_id not in cosines]
-            cosines.update((i, float(self._index.vector(i) @ vector)) for i in sparse)
+            missing = dict.fromkeys(i for i in (*across, *sparse) if i not in cosines)
+            cosines.update((i, float(self._index.vector(i) @ vector)) for i in missing)
             chunks = reading.read_chunks(connection, "c.id", cosines)
+            by_words = [c for c in chunks if c.language in other and c.id not in across]
+            across.update(
+                (c.id, float(self._index.vector(c.id) @ other[c.language])) for c in by_words
+            )
             num_chunks, mean_terms = search.term_totals(connection)
-            vectors = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
-        found = (_candidate(c, cosines[c.id], terms, vectors.get(c.id)) for c in chunks)
+            stored = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
+        found = (
+            _candidate(c, cosines[c.id], terms, stored.get(c.id), across.get(c.id)) for c in chunks
+        )
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
 
     @property
@@ -418,10 +437,14 @@ def _by_centrality(rows: Sequence[tuple[int, bytes]]) -> list[int]:
 
 
 def _candidate(
-    chunk: reading.StoredChunk, cosine: float, terms: Sequence[str], vector: np.ndarray | None
+    chunk: reading.StoredChunk,
+    cosine: float,
+    terms: Sequence[str],
+    vector: np.ndarray | None,
+    across: float | None,
 ) -> Candidate:
-    counts = chunk.count(terms)
-    return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms, vector)
+    counts, passage = chunk.count(terms), chunk.passage()
+    return Candidate(passage, chunk.language, cosine, counts, chunk.num_terms, vector, across)
 
 
 def _text_document(key: str, text: str, metadata: Mapping[str, Any]) -> ExtractedDocument:

@@ -9,7 +9,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.candidates import Candidate
-from glm_rag.retrieval.retriever import _weighed_as
+from glm_rag.retrieval.retriever import weighed_as
 from glm_rag.samples import handbook_folder
 from glm_rag.types import Chunk, ExtractedDocument, ScoredDocument
 
@@ -188,4 +188,4 @@ TRACE = "Traceback: ValueError in module airspeed, line 12; the process has ende
 )
 def test_what_is_granted_to_another_language_is_for_text_in_it(text, labelled, question, weighed):
     candidate = Candidate(Document(text), labelled, 0.8, {}, 9)
-    assert _weighed_as(question, candidate).language == weighed
+    assert weighed_as(question, candidate).language == weighed
