@@ -187,5 +187,8 @@ TRACE = "Traceback: ValueError in module airspeed, line 12; the process has ende
     ],
 )
 def test_what_is_granted_to_another_language_is_for_text_in_it(text, labelled, question, weighed):
-    candidate = Candidate(Document(text), labelled, 0.8, {}, 9)
-    assert weighed_as(question, candidate).language == weighed
+    across = None if labelled == question else 0.3
+    candidate = Candidate(Document(text), labelled, 0.8, {}, 9, across=across)
+    found = weighed_as(question, candidate)
+    assert found.language == weighed
+    assert found.near == (0.8 if weighed == question else 0.3)
