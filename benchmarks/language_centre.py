@@ -2,13 +2,13 @@
 
     python benchmarks/language_centre.py [--vectors FILE]
 
-Not what glm-rag does: what it could do. Some passages (tables, names, scenes of a novel) are near
-to every question of the other language. The mean vector of questions in a language says which; a
-share of it is subtracted from the question's vector before passages of the other language are
-searched. XQuAD's paragraphs, by vector alone, among nothing else and among ten times as many chunks
-of other texts. The mean comes from the questions about the other articles (five folds), or from 300
-sentences of another domain. AUC: is the nearest passage nearer than the nearest one of another
-domain, where those are ten times as many on both sides?
+Why `glm_rag.retrieval.centres` does so, and with half of it. Some passages (tables, names, scenes of
+a novel) are near to every question of the other language. The mean vector of questions in a
+language says which; a share of it is subtracted from the question's vector before passages of the
+other language are searched. XQuAD's paragraphs, by vector alone, among nothing else and among ten
+times as many chunks of other texts. The mean comes from the questions about the other articles
+(five folds), or from 300 sentences of another domain. AUC: is the nearest passage nearer than the
+nearest one of another domain, where those are ten times as many on both sides?
 """
 
 from __future__ import annotations

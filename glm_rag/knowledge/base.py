@@ -16,6 +16,12 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import filters, growth, reading, records, sampling, search
+from glm_rag.knowledge.comparing import (
+    Compared,
+    compare_across,
+    compare_nearest,
+    compare_too,
+)
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.library import Library
 from glm_rag.knowledge.naming import (
@@ -298,34 +304,22 @@ class KnowledgeBase(Library, VectorStore):
             vectors: what chunks of these languages are searched by instead of `vector`, at the
                 length they have; chunks get the inner product as `across`.
         """
-        vector = normalised(vector)
-        other = vectors or {}
+        vector, others = normalised(vector), dict[str, np.ndarray](vectors or {})
+        index = self._index
         with self._database.read() as connection:
             self._check_embedder()
-            self._index.refresh(connection)
+            index.refresh(connection)
             allowed = None if where is None else filters.matching_ids(connection, where)
-            cosines: dict[int, float] = {}
-            across: dict[int, float] = {}
-            for language in self._index.languages:
-                asked = other.get(language, vector)
-                nearest = self._index.search(asked, limit, language=language, allowed=allowed)
-                (across if language in other else cosines).update(nearest)
+            near = compare_nearest(index, vector, others, limit, allowed)
             frequencies = search.document_frequencies(connection, terms)
-            sparse = search.sparse_candidates(
-                connection, frequencies, _SPARSE_POOL * limit, allowed=allowed
-            )
-            missing = dict.fromkeys(i for i in (*across, *sparse) if i not in cosines)
-            cosines.update((i, float(self._index.vector(i) @ vector)) for i in missing)
-            chunks = reading.read_chunks(connection, "c.id", cosines)
-            by_words = [c for c in chunks if c.language in other and c.id not in across]
-            across.update(
-                (c.id, float(self._index.vector(c.id) @ other[c.language])) for c in by_words
-            )
+            pool = _SPARSE_POOL * limit
+            sparse = search.sparse_candidates(connection, frequencies, pool, allowed=allowed)
+            compare_too(near, index, vector, sparse)
+            chunks = reading.read_chunks(connection, "c.id", near.cosine)
+            compare_across(near, index, others, ((c.id, c.language) for c in chunks))
             num_chunks, mean_terms = search.term_totals(connection)
-            stored = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
-        found = (
-            _candidate(c, cosines[c.id], terms, stored.get(c.id), across.get(c.id)) for c in chunks
-        )
+            stored = {i: index.vector(i) for i in near.cosine} if with_vectors else {}
+        found = (_candidate(c, near, terms, stored.get(c.id)) for c in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
 
     @property
@@ -437,14 +431,17 @@ def _by_centrality(rows: Sequence[tuple[int, bytes]]) -> list[int]:
 
 
 def _candidate(
-    chunk: reading.StoredChunk,
-    cosine: float,
-    terms: Sequence[str],
-    vector: np.ndarray | None,
-    across: float | None,
+    chunk: reading.StoredChunk, near: Compared, terms: Sequence[str], vector: np.ndarray | None
 ) -> Candidate:
-    counts, passage = chunk.count(terms), chunk.passage()
-    return Candidate(passage, chunk.language, cosine, counts, chunk.num_terms, vector, across)
+    return Candidate(
+        chunk.passage(),
+        chunk.language,
+        near.cosine[chunk.id],
+        chunk.count(terms),
+        chunk.num_terms,
+        vector,
+        near.across.get(chunk.id),
+    )
 
 
 def _text_document(key: str, text: str, metadata: Mapping[str, Any]) -> ExtractedDocument:
