@@ -2,8 +2,8 @@
 
     python benchmarks/language_centre.py [--vectors FILE]
 
-Why `glm_rag.retrieval.centres` does so, and with half of it. Some passages (tables, names, scenes of
-a novel) are near to every question of the other language. The mean vector of questions in a
+What `glm_rag.retrieval.centres` does is this with half. Some passages (tables, names, scenes of a
+novel) are near to every question of the other language. The mean vector of questions in a
 language says which; a share of it is subtracted from the question's vector before passages of the
 other language are searched. XQuAD's paragraphs, by vector alone, among nothing else and among ten
 times as many chunks of other texts. The mean comes from the questions about the other articles

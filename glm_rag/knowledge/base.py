@@ -304,7 +304,10 @@ class KnowledgeBase(Library, VectorStore):
             vectors: what chunks of these languages are searched by instead of `vector`, at the
                 length they have; chunks get the inner product as `across`.
         """
-        vector, others = normalised(vector), dict[str, np.ndarray](vectors or {})
+        vector, others = (
+            normalised(vector),
+            {str(name): other for name, other in (vectors or {}).items()},
+        )
         index = self._index
         with self._database.read() as connection:
             self._check_embedder()
