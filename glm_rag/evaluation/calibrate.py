@@ -75,7 +75,8 @@ def fit(
 
     Args:
         keep: share of the answerable questions whose evidence shall be enough.
-        base: constants that stay where the questions say nothing (a language without any).
+        base: constants that stay where the questions say nothing (a language without any). Its
+            centres stay: the questions were measured with them.
     """
     draft = _background(measured, base)
     fitted = _regression(measured, draft, base)
@@ -172,7 +173,8 @@ def _background(measured: Sequence[Measured], base: Calibration | None) -> Calib
         if asked != stored
     }
     nothing: dict[Language, float] = dict.fromkeys(_LANGUAGES, 0.0)
-    return Calibration(bonus, mean, deviation, 0.0, 0.0, 0.0, nothing, nothing)
+    centre = base.centre if base else {}
+    return Calibration(bonus, mean, deviation, 0.0, 0.0, 0.0, nothing, nothing, centre)
 
 
 def _spread(measured: Sequence[Measured], pair: LanguagePair) -> tuple[float, float] | None:
@@ -348,7 +350,7 @@ def _z_of_other_language(
     item: Measured, candidates: Sequence[Candidate], fitted: Calibration
 ) -> list[float]:
     return [
-        standardised(c.cosine, (item.language, c.language), fitted)
+        standardised(c.near, (item.language, c.language), fitted)
         for c in candidates
         if c.language != item.language
     ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from glm_rag.evaluation.datasets import Question
 from glm_rag.evaluation.matching import Gold
-from glm_rag.retrieval.calibration import Calibration, is_small_talk
+from glm_rag.retrieval.calibration import Calibration, calibration_of, is_small_talk
 from glm_rag.retrieval.candidates import Candidate, CandidateStore
+from glm_rag.retrieval.centres import vectors_across
 from glm_rag.retrieval.fusion import fuse
 from glm_rag.retrieval.retriever import MAX_TERMS, MIN_COLLECTION
 from glm_rag.retrieval.sparse import weigh_terms
@@ -43,7 +44,8 @@ class Measured:
         present: with everything there. hard: with the right passages taken away. easy: with their
             article or document taken away. The last two are empty where nothing is right.
         right: passages in `present` that are right, by language.
-        background: median cosine to a sample of the passages of each language, and the deviation.
+        background: median cosine to a sample of the passages of each language, and the deviation;
+            of the vector that the language is searched by.
         weights, num_chunks, mean_terms: what scores are made of, as the retriever has them.
     """
 
@@ -80,7 +82,11 @@ def _measure(
 ) -> Measured:
     vector = np.asarray(store.embeddings.embed_query(question.text), dtype=np.float32)
     vector = vector / (np.linalg.norm(vector) or 1)
-    found = store.candidates(vector, terms, limit=_CANDIDATES)
+    calibration = calibration_of(store)
+    centre = calibration.centre if calibration else {}
+    across = vectors_across(vector, question.language, centre)
+    extra: dict[str, Any] = {"vectors": across} if across else {}
+    found = store.candidates(vector, terms, limit=_CANDIDATES, **extra)
     num_chunks = max(found.num_chunks, MIN_COLLECTION)
     weights = weigh_terms(terms, found.document_frequency, num_chunks)
 
@@ -101,7 +107,7 @@ def _measure(
         easy=_firsts(far, score),
         right=frozenset(c.language for c in present if c in right),
         background={
-            language: _centre(vectors @ vector)
+            language: _centre(vectors @ across.get(language, vector))
             for language, vectors in sample.items()
             if len(vectors)
         },

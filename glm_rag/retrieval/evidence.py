@@ -64,7 +64,7 @@ def _margin_of_other_language(
     language: Language,
     calibration: Calibration,
 ) -> float:
-    z = standardised(candidate.cosine, (language, candidate.language), calibration)
+    z = standardised(candidate.near, (language, candidate.language), calibration)
     by_cosine = calibration.weight_cosine * (z - calibration.cross_z[language])
     by_question = sum(weights.values()) / (2 * inverse_document_frequency(0, num_chunks)) - 1
     return min(by_cosine, by_question)

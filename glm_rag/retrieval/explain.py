@@ -31,7 +31,8 @@ class Explained:
 
     Attributes:
         score: of the fused order; `fused_rank` is its place there.
-        cosine: of question and passage; of a long question, of its nearest part.
+        cosine: of question and passage; of a long question, of its nearest part. The score of a
+            passage in the other language is made of another one (`retrieval.centres`).
         bm25: 0 where the passage shares no word with the question; it has no `sparse_rank` then.
         evidence: margin above the threshold of answering, in logits; None without calibration.
         terms: the question's terms that it holds, the rarest first.

