@@ -389,7 +389,12 @@ def test_vectors_of_a_file_that_is_not_finished_are_kept(kb, docs, embeddings, m
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_does_not_wait_until_a_book_is_cut(kb, docs, embeddings, monkeypatch, number):
+def test_ctrl_c_does_not_wait_until_a_book_is_cut(
+    kb, docs, embeddings, monkeypatch, request, number
+):
+    # A shell starts its background jobs with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     counted = threading.Event()
 
     def slow(text):
