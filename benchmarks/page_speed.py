@@ -115,7 +115,7 @@ def main() -> None:
                 visitor.goto(f"{url}/?kb=handbook")
                 ui_browser.question_line(visitor).wait_for(timeout=60_000)
             ui_browser.ask(page, QUESTION)  # loads the model
-            page.locator(".gr-figures").first.wait_for(timeout=ui_browser.ANSWER_MS)
+            page.locator(".gr-sources").first.wait_for(timeout=ui_browser.ANSWER_MS)
             measure(page, 1, lambda: None)  # the first time imports what a page needs
             write = keep_writing(other)
             for turn in range(arguments.turns):

@@ -87,7 +87,7 @@ def prepared(browser, url: str) -> tuple[dict, dict[str, str]]:
     for name, question in (("conversation", QUESTION), ("declined", "Who built the moon base?")):
         ui_browser.question_line(page).wait_for(timeout=60_000)
         ui_browser.ask(page, question)
-        page.locator(".gr-figures").first.wait_for(timeout=ui_browser.ANSWER_MS)
+        page.locator(".gr-sources").first.wait_for(timeout=ui_browser.ANSWER_MS)
         ui_browser.finished(page)
         values[name] = page.url.split("conversation=")[1].split("&")[0]
         page.goto(f"{url}/?kb=handbook&lang=en")
