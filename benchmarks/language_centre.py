@@ -13,8 +13,6 @@ nearest one of another domain, where those are ten times as many on both sides?
 
 from __future__ import annotations
 
-import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from fit_centres import foreign_centre
 from retrieval_xquad import load
 from support.distractors import TEN_TIMES, distractors
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, save
+from support.record import options_over_data, print_table, save
 from support.xquad_evidence import FOLDS, folds
 
 from glm_rag.evaluation.abstention import auc
@@ -91,11 +89,7 @@ def shown(before: np.ndarray, after: np.ndarray, groups: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser = options_over_data(__doc__)
     options = parser.parse_args()
     embeddings = KeptEmbeddings(options.vectors)
     rows = [

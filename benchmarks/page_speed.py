@@ -1,6 +1,6 @@
 """How fast are the pages, alone and while another browser's answer is being written?
 
-    python benchmarks/page_speed.py [--turns N] [--chunks N]
+    python benchmarks/page_speed.py [--turns N] [--out FOLDER]
 
 `glm-rag ui` with SmolLM2 loaded and the sample handbook, driven by Chromium. *Switch*: from the
 click on a page's name in the menu until the page stands there and its script is done. *Typing*:
@@ -87,7 +87,7 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5, help="turns of each kind (5)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warn_if_busy()
 
@@ -136,7 +136,7 @@ def main() -> None:
         for name in alone
     ]
     print_table(rows)
-    save(arguments.output, "page_speed", ["streamlit", "playwright", "torch"], {"rows": rows})
+    save(arguments.out, "page_speed", ["streamlit", "playwright", "torch"], {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ for the embedder, whose vectors were computed before.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -26,7 +24,13 @@ from typing import Any
 import numpy as np
 from langchain_core.embeddings import Embeddings
 from support.distractors import ENGLISH
-from support.record import RESULTS, ROOT, print_table, progress, save, warn_if_busy
+from support.record import (
+    options_over_data,
+    print_table,
+    progress,
+    save,
+    warn_if_busy,
+)
 from support.synthetic_knowledge import CHUNKS_PER_DOCUMENT, Vectors, document
 
 from glm_rag.knowledge import records
@@ -146,12 +150,9 @@ def percentiles(times: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__, vectors=False)
     parser.add_argument("--chunks", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="kept, and not built again")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="glm-rag-latency-"))
     try:

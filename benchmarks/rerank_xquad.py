@@ -11,8 +11,6 @@ groups' sizes weigh the shares: hit@1 after = (right * kept + reachable * gained
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import tempfile
 import time
@@ -22,7 +20,7 @@ from typing import Any
 
 from retrieval_xquad import Question, fill, load, percent
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, save, warn_if_busy
+from support.record import options_over_data, print_table, save, warn_if_busy
 
 from glm_rag.chat_models import ChatGLM2
 from glm_rag.config import CacheSettings
@@ -77,17 +75,13 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__)
     parser.add_argument("--rerank", choices=["likelihood", "cross-encoder"], default="likelihood")
     parser.add_argument("--model", default="smollm2-135m", help="name or folder")
     parser.add_argument("--quantize", choices=("auto", "int8", "int4"), default="auto")
     parser.add_argument("--questions", type=int, default=20, help="of each group")
     parser.add_argument("--articles", type=int)
     parser.add_argument("--first", type=int, default=8)
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warn_if_busy()
     articles, questions = load(options.data, "en", options.articles)

@@ -13,9 +13,7 @@ other language count as there. Intervals: paired bootstrap over articles.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ import numpy as np
 from retrieval_xquad import Question, cut, load, paragraph
 from support.distractors import TEN_TIMES, distractors
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, progress, save
+from support.record import options_over_data, print_table, progress, save
 
 from glm_rag.evaluation.bootstrap import Estimate, difference, estimate
 from glm_rag.knowledge.base import KnowledgeBase
@@ -165,12 +163,8 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__)
     parser.add_argument("--times", type=float, default=10.0)
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     counts, rows, declined = run(options.data, options.times, KeptEmbeddings(options.vectors))
     values = {"times": options.times, "chunks": counts, "rows": rows, "other_domain": declined}

@@ -13,9 +13,7 @@ passages that `ask` packs. Differences to the defaults are paired bootstraps ove
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 from retrieval_xquad import Question, load, paragraph
 from support.kept_vectors import KeptEmbeddings
-from support.record import RESULTS, ROOT, print_table, progress, save
+from support.record import options_over_data, print_table, progress, save
 
 from glm_rag.config import PackingSettings, SplittingSettings
 from glm_rag.evaluation.answer_metrics import contains
@@ -217,12 +215,8 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__)
     parser.add_argument("--questions", type=int, default=400, help="of each language")
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     rows, long = run(options.data, KeptEmbeddings(options.vectors), options.questions)
     values = {"questions": options.questions, "rows": rows, "several_queries": long}

