@@ -33,10 +33,10 @@ from support.record import ROOT, options_over_data, print_table, progress, save
 
 from glm_rag.assistant import Assistant
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.config import PackingSettings, RetrievalSettings
 from glm_rag.evaluation.answer_metrics import contains, f1
 from glm_rag.evaluation.bootstrap import difference, estimate
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.settings import PackingSettings, RetrievalSettings
 from glm_rag.types import Answer, Chunk, ExtractedDocument
 
 # Answers to these questions are a few words; the model explains them in a sentence or two.

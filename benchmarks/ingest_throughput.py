@@ -70,7 +70,7 @@ def write_corpus(articles: Sequence[str], folder: Path) -> Corpus:
 
 def cut(path: Path) -> list[tuple[str, int]]:
     """What is embedded of a file, with tokens."""
-    from glm_rag.config import SplittingSettings
+    from glm_rag.settings import SplittingSettings
     from glm_rag_ingest.loaders import load
     from glm_rag_ingest.splitting import split
 

@@ -23,12 +23,12 @@ from support.kept_vectors import KeptEmbeddings
 from support.record import options_over_data, print_table, save, warn_if_busy
 
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.config import CacheSettings
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.passage_prompt import passage_prompt
 from glm_rag.retrieval.rerank.base import Reranker
 from glm_rag.retrieval.rerank.cross_encoder import CrossEncoderReranker
 from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
+from glm_rag.settings import CacheSettings
 
 
 def make(kind: str, model: str, quantize: str) -> Reranker:

@@ -25,12 +25,12 @@ from retrieval_xquad import Question, load, paragraph
 from support.kept_vectors import KeptEmbeddings
 from support.record import options_over_data, print_table, progress, save
 
-from glm_rag.config import PackingSettings, SplittingSettings
 from glm_rag.evaluation.answer_metrics import contains
 from glm_rag.evaluation.bootstrap import Estimate, difference, estimate
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.packing import pack
 from glm_rag.retrieval.queries import queries_of
+from glm_rag.settings import PackingSettings, SplittingSettings
 from glm_rag.types import PackedContext, ScoredDocument
 from glm_rag_ingest.splitting import split
 

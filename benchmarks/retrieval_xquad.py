@@ -26,8 +26,8 @@ from typing import Any
 from support.kept_vectors import KeptEmbeddings
 from support.record import options_over_data, save
 
-from glm_rag.config import SplittingSettings
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import Chunk, ExtractedDocument
 
 K = 20  # enough to look past the five or so paragraphs of an article

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from glm_rag.api import aask, ask, astream, stream
     from glm_rag.assistant import Assistant
     from glm_rag.chat_models import ChatGLM2
-    from glm_rag.config import Settings, load_config
+    from glm_rag.config import load_config
     from glm_rag.embeddings import create_embeddings
     from glm_rag.errors import GlmRagError
     from glm_rag.knowledge.base import KnowledgeBase
     from glm_rag.llms import ChatGLM2LLM
     from glm_rag.retrieval.retriever import HybridRetriever
+    from glm_rag.settings import Settings
     from glm_rag.types import Answer, Citation, IngestReport, SamplingParams
     from glm_rag_ingest.pipeline import ingest
 
@@ -39,7 +40,7 @@ _LAZY = {
     "IngestReport": "glm_rag.types",
     "KnowledgeBase": "glm_rag.knowledge.base",
     "SamplingParams": "glm_rag.types",
-    "Settings": "glm_rag.config",
+    "Settings": "glm_rag.settings",
     "aask": "glm_rag.api",
     "ask": "glm_rag.api",
     "astream": "glm_rag.api",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.build import build_assistant, open_for_questions
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
+from glm_rag.settings import Settings
 from glm_rag.types import Answer, AnswerDelta, ChatTurn
 
 if TYPE_CHECKING:

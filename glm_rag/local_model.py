@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from glm_rag.config import CacheSettings, ModelSettings, default_home, explain
+from glm_rag.config import default_home, explain
 from glm_rag.errors import ConfigError
+from glm_rag.settings import CacheSettings, ModelSettings
 from glm_rag.types import GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:

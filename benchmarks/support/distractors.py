@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from glm_rag.config import SplittingSettings
 from glm_rag.embeddings import TokenEmbeddings
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import Chunk, ExtractedDocument
 from glm_rag_ingest.loaders import load
 from glm_rag_ingest.splitting import split

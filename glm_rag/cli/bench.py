@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import MissingDependencyError
+from glm_rag.settings import Settings
 
 if TYPE_CHECKING:
     from glm_rag.models.bench import BenchPlan, BenchReport

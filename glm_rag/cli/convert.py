@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, print_json
-from glm_rag.config import expand_user, load_config
+from glm_rag.config import load_config
+from glm_rag.settings import expand_user
 
 
 def register(app: typer.Typer) -> None:

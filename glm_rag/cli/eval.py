@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from glm_rag.cli.common import JsonOption, ModelOption, console, print_json, to_plain
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
+from glm_rag.settings import Settings
 
 if TYPE_CHECKING:
     from glm_rag.evaluation.datasets import Question

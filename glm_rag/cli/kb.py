@@ -24,8 +24,9 @@ from glm_rag.cli.common import (
     parse_size,
     print_json,
 )
-from glm_rag.config import Settings, expand_user, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import KnowledgeBaseError
+from glm_rag.settings import Settings, expand_user
 from glm_rag.types import DocumentInfo, IngestFailure, KnowledgeBaseInfo, WarmReport
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import typer
 from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
-from glm_rag.config import expand_user, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseError
+from glm_rag.settings import expand_user
 from glm_rag.types import VerifyReport
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import typer
 from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, print_json
-from glm_rag.config import Settings, expand_user, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseError
+from glm_rag.settings import Settings, expand_user
 
 
 def register(kb: typer.Typer) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
+from glm_rag.settings import Settings
 
 # Added to `retrieval.threshold` by --strict, in logits (docs/retrieval.md has what it does).
 STRICTER = 1.0

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glm_rag.config import EmbeddingsSettings
 from glm_rag.embeddings import TokenEmbeddings, create_embeddings, embeddings_from_name
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
+from glm_rag.settings import EmbeddingsSettings
 from glm_rag.text import clean_for_embedding
 from glm_rag.types import Chunk
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from glm_rag.config import expand_user
 from glm_rag.errors import ConfigError
+from glm_rag.settings import expand_user
 
 # Metadata of chunks of files; texts that were added without a file have what they came with.
 _COLUMNS = {

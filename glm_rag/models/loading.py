@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from glm_rag.config import ModelSettings, expand_user
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.weight_files import find_weight_files
 from glm_rag.errors import MissingDependencyError, ModelNotFoundError
 from glm_rag.models.check import safetensors_header
 from glm_rag.models.registry import MODELS, ModelSpec, unknown_model
+from glm_rag.settings import ModelSettings, expand_user
 
 if TYPE_CHECKING:
     from glm_rag.engine.engine import Engine

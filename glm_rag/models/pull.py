@@ -10,13 +10,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from glm_rag.config import expand_user
 from glm_rag.engine.config import ModelConfig
 from glm_rag.errors import CheckpointError, ConfigError, ModelError
 from glm_rag.models import check, hub, storage, wheel
 from glm_rag.models.convert import convert_gguf
 from glm_rag.models.registry import License, ModelSpec, get_spec
 from glm_rag.models.storage import OnProgress, no_progress
+from glm_rag.settings import expand_user
 
 HUBS = ("hf", "modelscope")
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm_rag.cli.common import ConfigOption, JsonOption, KbOption, print_json, to_plain
-from glm_rag.config import Settings, expand_user, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, GlmRagError
+from glm_rag.settings import Settings, expand_user
 from glm_rag.types import IngestChange, IngestReport
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from glm_rag.config import expand_user
+from glm_rag.settings import expand_user
 from glm_rag.types import IngestFailure
 from glm_rag_ingest.selection import Selection
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from glm_rag.config import SplittingSettings
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import Chunk, ExtractedDocument, IngestFailure
 from glm_rag_ingest import loaders, splitting
 from glm_rag_ingest.counting import token_counter

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_rag.build import build_embeddings, open_knowledge_base
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag.settings import Settings
 from glm_rag.types import IngestChange, IngestProgress, IngestReport
 from glm_rag_ingest.conveyor import Conveyor
 from glm_rag_ingest.discover import Discovery, discover, keep_inside

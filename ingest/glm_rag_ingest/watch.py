@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_rag.config import Settings, expand_user
 from glm_rag.errors import ConfigError, GlmRagError, MissingDependencyError
+from glm_rag.settings import Settings, expand_user
 from glm_rag.types import IngestReport
 from glm_rag_ingest.pipeline import Ingestion, IngestOptions, Listeners
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from glm_rag.config import Settings
 from glm_rag.grounding import judge
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.question_rules import MAX_LENGTH, questions_of
 from glm_rag.samples import handbook_folder
+from glm_rag.settings import Settings
 from glm_rag.suggestions import suggest_questions
 from glm_rag.text import detect_language
 from glm_rag_ingest.pipeline import ingest

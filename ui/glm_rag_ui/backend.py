@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from glm_rag.config import Settings
 from glm_rag.errors import MissingDependencyError, ModelNotFoundError
+from glm_rag.settings import Settings
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant

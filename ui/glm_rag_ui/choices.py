@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from glm_rag.config import Settings
 from glm_rag.models.registry import MODELS
+from glm_rag.settings import Settings
 
 RERANK_MODEL = "retrieval.rerank_model"
 SEED = "generation.seed"

@@ -17,9 +17,10 @@ from typing import Annotated
 
 import typer
 
-from glm_rag.config import expand_user, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, MissingDependencyError
 from glm_rag.knowledge.naming import folder_of
+from glm_rag.settings import expand_user
 
 TOKEN_VARIABLE = "GLM_RAG_UI__TOKEN"
 # Requests to end that would leave the child alone; Ctrl-C is an exception.

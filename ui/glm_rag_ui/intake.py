@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from glm_rag.config import Settings
+from glm_rag.settings import Settings
 from glm_rag.types import IngestReport
 from glm_rag_ui import runs, uploads
 from glm_rag_ui.runs import Batch, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glm_rag.config import Settings
+from glm_rag.settings import Settings
 from glm_rag_ui import render
 from glm_rag_ui.i18n import Translate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glm_rag.config import RetrievalSettings
 from glm_rag.grounding import judge
+from glm_rag.settings import RetrievalSettings
 from glm_rag.text import term_spans
 from glm_rag_ui import evidence, render
 from glm_rag_ui.i18n import Translate

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_rag.config import Settings
 from glm_rag.errors import GlmRagError
+from glm_rag.settings import Settings
 from glm_rag.types import IngestProgress, IngestReport
 
 if TYPE_CHECKING:

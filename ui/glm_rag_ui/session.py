@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import ConfigError
+from glm_rag.settings import Settings
 from glm_rag_ui import backend, choices
 
 if TYPE_CHECKING:

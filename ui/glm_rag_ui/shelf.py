@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import streamlit as st
 
-from glm_rag.config import Settings, expand_user
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag.settings import Settings, expand_user
 from glm_rag.types import DocumentInfo, KnowledgeBaseInfo
 from glm_rag_ui import backend, session
 from glm_rag_ui.runs import SHARED

@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
+from glm_rag.settings import Settings
 from glm_rag.types import Language
 from glm_rag_ui import access, backend, render, session
 from glm_rag_ui.i18n import LANGUAGE_NAMES, Translate, choose_language, translator

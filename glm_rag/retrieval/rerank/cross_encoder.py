@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from glm_rag.config import expand_user
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelNotFoundError
 from glm_rag.retrieval.rerank.base import shown_text
+from glm_rag.settings import expand_user
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document

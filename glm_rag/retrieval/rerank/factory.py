@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from glm_rag.config import RetrievalSettings
 from glm_rag.errors import ConfigError
+from glm_rag.settings import RetrievalSettings
 
 if TYPE_CHECKING:
     from glm_rag.retrieval.rerank.base import Reranker

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from glm_rag.config import SplittingSettings
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import Chunk, ExtractedDocument
 from glm_rag_ingest.splitting.sections import Outline, page_index, pages_around
 from glm_rag_ingest.splitting.spans import Border, Kind, Span, divide

@@ -13,9 +13,9 @@ from pydantic import Field
 from fakes import ScriptedEngine
 from glm_rag.assistant import Assistant
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.config import PackingSettings, RetrievalSettings
 from glm_rag.errors import ConfigError, ContextWindowError
 from glm_rag.grounding import REFUSAL_SENTENCE
+from glm_rag.settings import PackingSettings, RetrievalSettings
 from glm_rag.types import ChatTurn
 
 TEXT = "Parental leave lasts 26 weeks and is open to every parent. Sushi is free on Fridays."

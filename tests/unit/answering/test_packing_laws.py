@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from glm_rag.citations import align
-from glm_rag.config import SplittingSettings
 from glm_rag.errors import DocumentError
 from glm_rag.packing import pack
 from glm_rag.prompting import as_data, render_passages
+from glm_rag.settings import SplittingSettings
 from glm_rag.templates import TEMPLATES
 from glm_rag.text import fold, sentence_spans
 from glm_rag.types import Passage

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from glm_rag.citations import align
-from glm_rag.config import SplittingSettings
 from glm_rag.packing import pack, plain_block
 from glm_rag.prompting import render_passages
+from glm_rag.settings import SplittingSettings
 from glm_rag.templates import TEMPLATES
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.splitting import split

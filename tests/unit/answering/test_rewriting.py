@@ -10,8 +10,8 @@ from test_assistant import QUESTION, REPLY, ListRetriever, assistant, document
 from fakes import ScriptedEngine
 from glm_rag.assistant import Assistant
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.config import RetrievalSettings
 from glm_rag.rewriting import MIN_PARAMETERS, accepted, asks_model, by_rule, request
+from glm_rag.settings import RetrievalSettings
 from glm_rag.templates import TEMPLATES
 from glm_rag.types import ChatTurn
 

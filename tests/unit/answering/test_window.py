@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from glm_rag import build
 from glm_rag.cli.main import app
-from glm_rag.config import PackingSettings
 from glm_rag.errors import ContextWindowError
+from glm_rag.settings import PackingSettings
 from glm_rag.types import ChatTurn
 
 LONG = "why " * 500

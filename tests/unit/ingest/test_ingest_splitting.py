@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from splitting_laws import characters, check_laws, check_tables, document, words
 
-from glm_rag.config import SplittingSettings
 from glm_rag.errors import DocumentError
+from glm_rag.settings import SplittingSettings
 from glm_rag.types import PageSpan
 from glm_rag_ingest.splitting import split
 

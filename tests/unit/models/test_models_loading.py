@@ -13,12 +13,12 @@ from llama_reference import random_llama, write_gguf
 from safetensors import safe_open
 from tiny_folders import TINY_CONFIG, write_chatglm2_folder
 
-from glm_rag.config import ModelSettings
 from glm_rag.engine.engine import Engine
 from glm_rag.errors import CheckpointError, ModelNotFoundError
 from glm_rag.models import loading
 from glm_rag.models.convert import convert_gguf
 from glm_rag.models.loading import model_info, open_engine, release_engines, resolve
+from glm_rag.settings import ModelSettings
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,10 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 import glm_rag
-from glm_rag.config import RetrievalSettings, load_config
+from glm_rag.config import load_config
 from glm_rag.knowledge import filters
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.settings import RetrievalSettings
 from glm_rag.types import Chunk, ExtractedDocument
 
 pytest.importorskip("faiss")

@@ -11,11 +11,12 @@ from fakes import ScriptedEngine, tiny_engine
 from glm_rag.assistant import Assistant
 from glm_rag.build import build_reranker
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.config import PackingSettings, load_config
+from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, MissingDependencyError, ModelNotFoundError
 from glm_rag.passage_prompt import passage_prompt
 from glm_rag.retrieval.rerank.cross_encoder import CrossEncoderReranker
 from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
+from glm_rag.settings import PackingSettings
 from glm_rag.types import CacheLimits
 
 LEAVE = Document(id="a", page_content="Parental leave lasts 26 weeks.", metadata={"title": "H"})

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from glm_rag.config import Settings, load_config
+from glm_rag.config import load_config
 from glm_rag.diagnosis import Finding
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.machine import Machine
+from glm_rag.settings import Settings
 from glm_rag_ui import access, backend, choices, machine_table, passes, session
 from glm_rag_ui.choices import CHOICES
 from glm_rag_ui.i18n import TEXTS, translator

@@ -1,0 +1,1 @@
+"""The HTTP API of glm-rag: OpenAI-compatible, with knowledge bases."""

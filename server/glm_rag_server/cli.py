@@ -1,0 +1,12 @@
+"""`glm-rag serve`: the HTTP API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
