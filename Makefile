@@ -42,8 +42,9 @@ dev: $(VENV)/.installed-dev ## install with development tools
 quickstart: $(VENV)/.installed ## install, fetch a small real model, answer a question with its source
 	$(BIN)/glm-rag quickstart
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev ## run the tests (under 10 minutes on two cores)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev ## fault, load and browser tests
 	$(BIN)/pytest -m slow

@@ -9,6 +9,9 @@ from pathlib import Path
 # Before any library starts its thread pool: oversubscribed OpenMP spins.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# pytest-xdist tells its workers the terminal's size; rich would take it for the width asked for.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
 
 import pytest
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 def socket_descriptor():
     """The descriptor of the connection to the run, as a bad parser might stumble upon it."""
-    for number in range(3, 64):
+    for number in range(3, 4096):
         try:
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 return number
