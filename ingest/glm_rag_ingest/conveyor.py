@@ -190,7 +190,7 @@ class Conveyor:
 
     def _take_failure(self, event: Embedded) -> None:
         """A batch of several files is tried again file by file, to find whose fault it is."""
-        if isinstance(event.error, GlmRagError):
+        if isinstance(event.error, GlmRagError) and not isinstance(event.error, DocumentError):
             raise event.error
         batch = event.batch.of(self._jobs)  # without files of which another batch has failed
         if len(event.batch.owners) > 1:
