@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,9 @@ from glm_rag.errors import ConfigError, GlmRagError, MissingDependencyError
 
 _STORE_BYTES = 200 << 20  # of a cluster of our own: texts of a few files are all that it holds
 _CONNECT_SECONDS = 5.0
+_JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False); ray.shutdown()"
+_JOIN_TRIES = 5  # about a second each
+_JOIN_SECONDS = 30.0
 # Ray puts sockets 62 characters below its folder, and a socket's path may have 107.
 _LONGEST_FOLDER = 24
 _START = "start it with `ray start --head` there, or leave --address out to use this machine alone"
@@ -39,8 +44,8 @@ def connected(address: str) -> Iterator[Any]:
         MissingDependencyError: Ray is not installed.
         ConfigError: no address. GlmRagError: there is no cluster, or it does not let us in.
     """
+    ray = _import()
     with _quiet():
-        ray = _import()
         if ray.is_initialized():
             yield ray
             return
@@ -85,11 +90,34 @@ def _join(ray: Any, address: str) -> None:
         )
     if address != "auto":
         _reach(address)
+    _rehearse(address)
     _init(ray, address, address=address)
 
 
+def _rehearse(address: str) -> None:
+    """Join in another process, where Ray's patience and its notes on stderr do no harm."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _JOIN, address],
+            env={**os.environ, "RAY_NUM_REDIS_GET_RETRIES": str(_JOIN_TRIES)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_JOIN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        reason = f"no answer for {_JOIN_SECONDS:.0f} s"
+        raise GlmRagError(f"cannot join the Ray cluster at {address}: {reason}{_HINT}") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        refused = any("InvalidAuthToken" in line for line in said)
+        reason = "the token is missing or wrong" if refused else said[-1][:300]
+        raise GlmRagError(f"cannot join the Ray cluster at {address}: {reason}{_HINT}")
+
+
 def _reach(address: str) -> None:
-    """Ray itself would try for a minute and more."""
+    """Whether anybody listens there; Ray itself would try for a minute and more."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"no Ray address: {address!r}; name HOST:PORT, as 10.0.0.1:6379, or auto")
@@ -109,7 +137,7 @@ def _init(ray: Any, where: str, **arguments: Any) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = "" if arguments["address"] == "local" else _HINT
-        raise GlmRagError(f"cannot use Ray on {where}: {reason}{hint}") from error
+        raise GlmRagError(f"cannot use Ray at {where}: {reason}{hint}") from error
 
 
 # ---------------------------------------------------------------- as it was before
