@@ -109,7 +109,7 @@ def chunks_of(kb):
         "SELECT c.key, d.source, c.start_offset, c.end_offset, c.text, v.vector FROM chunks AS c "
         "JOIN vectors AS v ON v.id = c.id JOIN documents AS d ON d.id = c.document_id"
     )
-    return {row[0]: tuple(row[1:5]) + (np.frombuffer(row[5], "<f4").tobytes(),) for row in rows}
+    return {key: (*rest, np.frombuffer(vector, "<f4").tobytes()) for key, *rest, vector in rows}
 
 
 def everything(kb):
