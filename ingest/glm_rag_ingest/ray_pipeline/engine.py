@@ -104,7 +104,8 @@ class RayEngine:
 
         def wanted() -> int:
             name = "GPU" if num_gpus else "CPU"
-            return max(1, sum(int(node.get(name, 0)) for node in self._nodes()))
+            places = max(1, sum(int(node.get(name, 0)) for node in self._nodes()))
+            return min(places, self._setup.limits.embedders or places)
 
         return RayEmbedders(deliver, hire, ray.kill, wanted, self._on_wait)
 

