@@ -222,6 +222,17 @@ def test_the_real_embedder_gives_the_same_vectors_on_the_nodes(nodes, tmp_path, 
     assert everything(cluster) == everything(local)
 
 
+def test_modules_in_the_working_folder_are_never_run(nodes, tmp_path, open_kb, monkeypatch):
+    docs = write_texts(tmp_path / "docs", files=2, paragraphs=2)
+    for name in ("glm_rag", "glm_rag_ingest", "ray_words"):
+        (docs / f"{name}.py").write_text("raise SystemExit('run from the documents')")
+    monkeypatch.chdir(docs)
+    cluster = open_kb("cluster")
+    report = ingest(".", cluster, config=on(nodes))
+    assert report.failures == ()
+    assert report.num_added == 5
+
+
 def test_a_run_that_is_stopped_keeps_what_was_embedded_and_leaves_the_cluster(
     nodes, tmp_path, open_kb
 ):

@@ -103,6 +103,7 @@ def _rehearse(address: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            cwd=os.sep,  # see `_init`
             timeout=_JOIN_SECONDS,
             check=False,
         )
@@ -129,9 +130,15 @@ def _reach(address: str) -> None:
 
 
 def _init(ray: Any, where: str, **arguments: Any) -> None:
+    # Workers would search the working folder for modules, and that may hold the user's documents.
+    job = ray.job_config.JobConfig(_client_job=True)
     try:
         ray.init(
-            log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **arguments
+            job_config=job,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            **arguments,
         )
     # Ray raises a dozen kinds here, and its own errors have no kind of their own above them.
     except Exception as error:

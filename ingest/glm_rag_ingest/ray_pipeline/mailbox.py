@@ -10,6 +10,7 @@ from typing import Any
 
 from glm_rag_ingest.engines import Deliver
 
+_END_SECONDS = 10.0  # a call to a cluster that is gone may hang
 MOST_DEATHS = 3  # of workers over one file or batch; then it is the reason
 
 
@@ -55,7 +56,7 @@ class Mailbox:
         """End after what was posted; what comes later is not done."""
         self._calls.put(None)
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_END_SECONDS)
 
     def _serve(self) -> None:
         while True:

@@ -177,4 +177,5 @@ def node_name() -> str:
     """Where this runs, for messages."""
     import ray
 
-    return f"node {ray.util.get_node_ip_address()}"
+    util: Any = ray.util
+    return f"node {util.get_node_ip_address()}"
