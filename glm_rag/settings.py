@@ -146,10 +146,19 @@ class IngestionSettings(_Section):
     engine: Literal["local", "ray"] = Field(
         "local", description="ray: reading and embedding on a Ray cluster"
     )
-    address: str = Field("", description="of the Ray cluster; default: one on this machine")
+    address: str = Field(
+        "",
+        description="of the Ray cluster, as 10.0.0.1:6379, or auto; default: one on this machine",
+    )
+    embedders: int | None = Field(
+        None, ge=1, description="most on the Ray cluster; default: one per processor, or per GPU"
+    )
 
     workers: int | None = Field(
-        None, ge=1, le=64, description="processes that read files; default: cores, at most 4"
+        None,
+        ge=1,
+        le=64,
+        description="processes that read files; default: cores, here at most 4",
     )
     file_seconds: float = Field(300.0, gt=0, description="longest time for reading one file")
     file_memory_mb: int = Field(

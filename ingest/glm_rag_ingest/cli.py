@@ -65,6 +65,22 @@ def ingest(
         int | None,
         typer.Option("--workers", min=1, max=64, help="Processes that read files.", metavar="N"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            help="Where files are read and embedded: here, or on a Ray cluster.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Of the Ray cluster; auto: the one this machine belongs to.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run writes into it.")
     ] = False,
@@ -100,7 +116,14 @@ def ingest(
         retry_failed=retry_failed,
         wait=math.inf if wait and wait_seconds is None else wait_seconds,
     )
-    settings = load_config(config, overrides={"splitting.chunk_tokens": chunk_tokens})
+    overrides = {
+        "splitting.chunk_tokens": chunk_tokens,
+        "ingestion.engine": engine,
+        "ingestion.address": address,
+    }
+    settings = load_config(config, overrides=overrides)
+    if address is not None and settings.ingestion.engine != "ray":
+        raise typer.BadParameter("--address goes with --engine ray only")
     if watch:
         _watch(paths, kb, settings, options)
     else:

@@ -1,10 +1,10 @@
 """Files from reading to storing: parsers run ahead, the embedder never waits, one thread writes.
 
-    steps ─► ReadingPool ─► Waiting ─► EmbedderThread ─► one transaction per file
-             child processes,  batches of many files
-             cutting
+    steps ─► Readers ─► Waiting ─► Embedder ─► one transaction per file
+             cutting    batches of many files
 
-The caller's thread takes one event after another from the two, and alone writes.
+The caller's thread takes one event after another from the two, and alone writes. Whether the two
+work in this machine or on a cluster is the engine's affair; see `engines`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from glm_rag.errors import DocumentError, GlmRagError
-from glm_rag_ingest.embedding import Embedded, EmbedderThread, Texts, Waiting, batch_size
+from glm_rag_ingest.embedding import Embedded, Texts, Waiting, batch_size
+from glm_rag_ingest.engines import Embedder, Engine, Event
 from glm_rag_ingest.interruption import Interruption
-from glm_rag_ingest.jobs import Cutter, Job, embedded_texts
+from glm_rag_ingest.jobs import Job, embedded_texts
 from glm_rag_ingest.plan import Step
-from glm_rag_ingest.pool import ReadingPool
-from glm_rag_ingest.process import LoaderProcess
 from glm_rag_ingest.progress import Tracker
-from glm_rag_ingest.reading import Reading, read
+from glm_rag_ingest.reading import Reading
 from glm_rag_ingest.storing import Store
 from glm_rag_ingest.tally import Tally
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from glm_rag.knowledge.base import KnowledgeBase
 
 _TICK_SECONDS = 1.0  # between two looks at the clock where nothing happens
 _WAKE = None
-Event = Reading | Job | Embedded | None
 
 
 class Conveyor:
@@ -43,6 +39,7 @@ class Conveyor:
 
     Args:
         kb: whose embedder is used; None: nothing is embedded, as in a dry run.
+        engine: reads, cuts and embeds.
         store: takes what comes out.
         stop: set by another thread to end the pass after the batch at hand.
     """
@@ -50,7 +47,7 @@ class Conveyor:
     def __init__(
         self,
         kb: KnowledgeBase | None,
-        cutter: Cutter,
+        engine: Engine,
         store: Store,
         tally: Tally,
         tracker: Tracker,
@@ -58,7 +55,7 @@ class Conveyor:
     ) -> None:
         self._stop = stop
         self._kb = kb
-        self._cutter = cutter
+        self._engine = engine
         self._store = store
         self._tally = tally
         self._tracker = tracker
@@ -69,9 +66,10 @@ class Conveyor:
         # Files by content: the first is in work, the others wait to become its copies.
         self._twins: dict[tuple[str, str, str], list[Job]] = {}
         self._num_open = 0
-        self._embedder = EmbedderThread(self._embed, self._events.put)
+        self._num_embedding = 0  # batches
+        self._embedder: Embedder | None = None
 
-    def run(self, steps: Sequence[Step], children: Sequence[LoaderProcess]) -> None:
+    def run(self, steps: Sequence[Step]) -> None:
         """Do all steps.
 
         Raises:
@@ -81,32 +79,33 @@ class Conveyor:
         """
         interruption = Interruption(lambda: self._events.put(_WAKE), self._stop)
         self._num_open = len(steps)
-        pool = ReadingPool(steps, children, self._work, self._events.put)
+        self._readers = self._engine.readers(steps, self._store.stored, self._events.put)
+        if self._kb is not None:
+            self._embedder = self._engine.embedder(self._kb, self._events.put)
         try:
-            with interruption.listening(), pool:
-                self._pool = pool
-                try:
-                    self._go(interruption)
-                finally:
-                    self._cutter.stop()  # or the pool waits for the end of a book
+            with interruption.listening(), self._readers:
+                self._go(interruption)
         finally:
-            self._embedder.close()
+            if self._embedder is not None:
+                self._embedder.close()
             with suppress(GlmRagError):  # it is what ended the run, or will be met again
                 self._keep_all()
-
-    def _work(self, step: Step, child: LoaderProcess) -> Reading | Job:
-        return self._cutter.cut(read(step, child, self._store.stored))
 
     def _go(self, interruption: Interruption) -> None:
         while self._num_open and not interruption.requested:
             self._take(self._next_event(), interruption)
-            if not self._embedder.is_busy and self._waiting:
-                self._embedder.start(self._waiting.take())
+            self._feed()
         if interruption.requested:
-            self._pool.close()
-            while self._embedder.is_busy:
+            self._readers.close()
+            while self._num_embedding:
                 self._take(self._next_event(), interruption)
             interruption.end()
+
+    def _feed(self) -> None:
+        embedder = self._embedder
+        while embedder is not None and self._waiting and self._num_embedding < embedder.capacity:
+            self._num_embedding += 1
+            embedder.start(self._waiting.take())
 
     def _next_event(self) -> Event:
         try:
@@ -115,6 +114,8 @@ class Conveyor:
             return _WAKE
 
     def _take(self, event: Event, interruption: Interruption) -> None:
+        if isinstance(event, Exception):
+            raise event
         if isinstance(event, Embedded):
             self._take_vectors(event)
         elif event is not None and not interruption.requested:
@@ -160,12 +161,8 @@ class Conveyor:
 
     # ------------------------------------------------------------ what was embedded
 
-    def _embed(self, texts: list[str]) -> np.ndarray:
-        assert self._kb is not None  # nothing waits for vectors without one
-        return self._kb.embed(texts)
-
     def _take_vectors(self, event: Embedded) -> None:
-        self._embedder.is_busy = False
+        self._num_embedding -= 1
         if event.vectors is None:
             self._take_failure(event)
             return
@@ -179,7 +176,9 @@ class Conveyor:
             self._take_part(texts, new)
 
     def _take_part(self, texts: Texts, new: list[int]) -> None:
-        job = self._jobs[texts]
+        job = self._jobs.get(texts)
+        if job is None:  # another batch of this file has failed meanwhile
+            return
         texts.num_missing -= len(new)
         if not texts.num_missing:
             self._finish(job)
@@ -191,13 +190,15 @@ class Conveyor:
 
     def _take_failure(self, event: Embedded) -> None:
         """A batch of several files is tried again file by file, to find whose fault it is."""
-        if isinstance(event.error, GlmRagError):
+        if isinstance(event.error, GlmRagError) and not isinstance(event.error, DocumentError):
             raise event.error
-        owners = event.batch.owners
-        if len(owners) > 1:
-            self._waiting.add_alone(event.batch)
+        batch = event.batch.of(self._jobs)  # without files of which another batch has failed
+        if len(event.batch.owners) > 1:
+            self._waiting.add_alone(batch)
             return
-        (texts,) = owners
+        if not batch.places:
+            return
+        (texts,) = batch.owners
         self._waiting.drop(texts)
         self._keep(texts)
         job = self._jobs.pop(texts)
@@ -237,7 +238,7 @@ class Conveyor:
 
     def _close(self, reading: Reading) -> None:
         self._num_open -= 1
-        self._pool.release(reading.num_bytes)
+        self._readers.release(reading.num_bytes)
         self._tracker.finish(reading.step.file)
 
     # ------------------------------------------------------------ vectors of unfinished files

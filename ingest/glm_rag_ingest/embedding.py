@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -42,6 +42,10 @@ class Batch:
     def texts(self) -> list[str]:
         """What is embedded."""
         return [owner.texts[place] for owner, place in self.places]
+
+    def of(self, texts: Container[Texts]) -> Batch:
+        """Only the places in these."""
+        return Batch(tuple(place for place in self.places if place[0] in texts))
 
     @property
     def owners(self) -> list[Texts]:
@@ -111,14 +115,17 @@ class EmbedderThread:
         self._embed = embed
         self._deliver = deliver
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
-        self.is_busy = False
         # A daemon: a second Ctrl-C does not wait for a batch.
         self._thread = threading.Thread(target=self._serve, name="glm-rag-embed", daemon=True)
         self._thread.start()
 
+    @property
+    def capacity(self) -> int:
+        """One batch at a time: a native embedder uses all cores by itself."""
+        return 1
+
     def start(self, batch: Batch) -> None:
-        """Embed a batch; `is_busy` until the caller sets it back on delivery."""
-        self.is_busy = True
+        """Embed a batch, after those that were started before."""
         self._batches.put(batch)
 
     def close(self) -> None:
@@ -128,14 +135,20 @@ class EmbedderThread:
     def _serve(self) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                vectors = np.asarray(self._embed(batch.texts), dtype=np.float32)
-                if len(vectors) != len(batch.places):
-                    raise ValueError(f"{len(batch.places)} texts gave {len(vectors)} vectors")
-                result = Embedded(batch, vectors)
+                result = embedded(batch, self._embed(batch.texts))
             # A thread has nobody to raise to; the run decides what each error means.
             except Exception as error:  # noqa: BLE001
                 result = Embedded(batch, error=error)
             self._deliver(result)
+
+
+def embedded(batch: Batch, vectors: np.ndarray) -> Embedded:
+    """A batch with what an embedder gave for it: one vector for each text, or it is an error."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if len(vectors) != len(batch.places):
+        error = ValueError(f"{len(batch.places)} texts gave {len(vectors)} vectors")
+        return Embedded(batch, error=error)
+    return Embedded(batch, vectors)
 
 
 def batch_size(embeddings: object) -> int:

@@ -17,6 +17,7 @@ from glm_rag.settings import Settings
 from glm_rag.types import IngestChange, IngestProgress, IngestReport
 from glm_rag_ingest.conveyor import Conveyor
 from glm_rag_ingest.discover import Discovery, discover, keep_inside
+from glm_rag_ingest.engines import Engine, LocalEngine
 from glm_rag_ingest.interruption import Stopped
 from glm_rag_ingest.jobs import Cutter
 from glm_rag_ingest.plan import Plan, Step
@@ -28,6 +29,8 @@ from glm_rag_ingest.storing import Store
 from glm_rag_ingest.tally import Tally
 
 if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
     from glm_rag.knowledge.base import KnowledgeBase
 
 __all__ = ["IngestOptions", "IngestProgress", "IngestReport", "Ingestion", "ingest"]
@@ -89,13 +92,14 @@ def ingest(
     Args:
         paths: one path or several.
         kb: name (made if it does not exist) or an open knowledge base.
-        config: settings, or a YAML file.
+        config: settings, or a YAML file. `ingestion.engine: ray` reads and embeds on a Ray cluster.
         prune: remove documents below `paths` whose files are gone or cannot be read any more.
         dry_run: read and split, but embed and store nothing; counts what a run would do.
         include: only files that match one of these patterns, as in `.gitignore`, relative to the
             folder they are found in.
         exclude: not these; wins over `include`.
-        workers: processes that read files; default: the setting, else one per core, at most 4.
+        workers: files read at once; default: the setting, else one per core, at most 4 (on a
+            cluster one per core).
         retry_failed: read again what failed for good.
         wait: seconds to wait while another run writes into the knowledge base (`math.inf`: as
             long as it takes); default: do not wait.
@@ -144,7 +148,6 @@ class Ingestion:
         self._tracker = Tracker(self._listeners.on_progress)
         self._ended = False
         self._stop = threading.Event()
-        self.children: list[LoaderProcess] = []
 
     def stop(self) -> None:
         """Let `run` end soon, from any thread; what is finished stays, its report says so."""
@@ -221,10 +224,9 @@ class Ingestion:
         planned = [plan.step(file) for file in found.files]
         steps = self._to_do(planned)
         if steps:
-            self.children = self._new_children(len(steps))
             embedder = None if options.dry_run else kb
-            conveyor = Conveyor(embedder, cutter, store, self._tally, self._tracker, self._stop)
-            conveyor.run(steps, self.children)
+            with self._engine(cutter, embeddings, len(steps)) as engine:
+                Conveyor(embedder, engine, store, self._tally, self._tracker, self._stop).run(steps)
         if options.prune:
             self._prune(found, planned, store)
 
@@ -239,6 +241,20 @@ class Ingestion:
                 rest.append(step)
         self._tracker.tell()
         return rest
+
+    @contextmanager
+    def _engine(self, cutter: Cutter, embeddings: Embeddings, num_steps: int) -> Iterator[Engine]:
+        """What reads and embeds so many files: this machine, or a cluster."""
+        settings, workers = self._settings, self._options.workers
+        if settings.ingestion.engine == "ray":
+            from glm_rag_ingest.ray_pipeline.engine import ray_engine
+
+            with ray_engine(
+                settings, embeddings, workers=workers, on_wait=self._listeners.on_wait
+            ) as on_cluster:
+                yield on_cluster
+        else:
+            yield LocalEngine(cutter, self._new_children(num_steps))
 
     def _new_children(self, num_steps: int) -> list[LoaderProcess]:
         limits = self._settings.ingestion

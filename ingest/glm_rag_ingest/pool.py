@@ -27,6 +27,7 @@ class ReadingPool:
         deliver: gets every result, in a thread of the pool.
         most_bytes: no other file is begun while the texts delivered and not yet given back with
             `release` take more.
+        on_close: called when whatever is being read is broken off.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class ReadingPool:
         work: Callable[[Step, LoaderProcess], Reading | Job],
         deliver: Callable[[Reading | Job], None],
         most_bytes: int = MOST_BYTES,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._steps: Iterator[Step] = iter(steps)
         self._children = list(children)
         self._work = work
         self._deliver = deliver
         self._most_bytes = most_bytes
+        self._on_close = on_close
         self._bytes = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -63,6 +66,7 @@ class ReadingPool:
             self._changed.notify_all()
         for child in self._children:
             child.kill()
+        self._on_close()
 
     def __enter__(self) -> Self:
         for thread in self._threads:
