@@ -18,11 +18,11 @@ from glm_rag.models.storage import OnProgress, folder_size, no_progress
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("glm-hf",)
+FORMATS = ("glm-hf", "gguf")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MIN_SHARD = 1_000_000
-# Copied along: the terms that have to go with every copy.
-_LICENSES = ("MODEL_LICENSE", "LICENSE")
+# Copied along: the terms that have to go with every copy, and what `llm.tokenizer` counts with.
+_ALONG = ("MODEL_LICENSE", "LICENSE", "tokenizer.model")
 _OTHER_FILES = 50_000_000  # tokenizer, JSON and what a file system adds
 
 
@@ -64,7 +64,7 @@ def export_model(
     Args:
         form: one of `FORMATS`.
         dtype: of the weights; auto: as stored, float16 where they are quantized.
-        max_shard: most bytes of one weight file.
+        max_shard: most bytes of one weight file; gguf is one file always.
         rope_mode: how `rope_ratio` acts, where config.json does not tell.
 
     Raises:
@@ -73,10 +73,9 @@ def export_model(
         MissingDependencyError: torch is not installed.
     """
     _check_arguments(target, form, dtype, max_shard)
-    config = _check_source(source, rope_mode)
+    config = _check_source(source, form, rope_mode)
     try:
         from glm_rag.models.export.glm_config import ExportTokenizer
-        from glm_rag.models.export.glm_hf import write_glm_hf
         from glm_rag.models.export.source_tensors import SourceTensors
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "torch", "engine") from error
@@ -86,16 +85,26 @@ def export_model(
     kind = _dtype(dtype, tensors.dtype)
     with _appearing(target) as folder:
         _check_space(folder, config.num_parameters * kind.itemsize)
-        num_files = write_glm_hf(
-            tensors,
-            tokenizer,
-            config,
-            folder,
-            dtype=kind,
-            max_shard=max_shard,
-            on_progress=on_progress,
-        )
-        for name in _LICENSES:
+        if form == "gguf":
+            from glm_rag.models.export.gguf_model import write_gguf
+
+            model = source / "tokenizer.model"
+            num_files = write_gguf(
+                tensors, model, config, folder, dtype=kind, on_progress=on_progress
+            )
+        else:
+            from glm_rag.models.export.glm_hf import write_glm_hf
+
+            num_files = write_glm_hf(
+                tensors,
+                tokenizer,
+                config,
+                folder,
+                dtype=kind,
+                max_shard=max_shard,
+                on_progress=on_progress,
+            )
+        for name in _ALONG:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
     return ExportReport(
@@ -106,7 +115,7 @@ def export_model(
         num_files=num_files,
         size_bytes=folder_size(target),
         context_window=config.seq_length,
-        notes=_notes(config, tensors.is_quantized),
+        notes=_notes(config, form, tensors.is_quantized),
     )
 
 
@@ -126,15 +135,32 @@ def _check_arguments(target: Path, form: str, dtype: str, max_shard: int) -> Non
         raise ConfigError(f"cannot look at {target}: {error.strerror or error}") from error
 
 
-def _check_source(source: Path, rope_mode: str) -> ModelConfig:
+def _check_source(source: Path, form: str, rope_mode: str) -> ModelConfig:
     config = ModelConfig.from_folder(source, rope_mode=rope_mode)
     if config.pre_seq_len is not None:
         raise ModelError(
-            f"{source} holds a P-tuning prefix, which stock GLM has no place for: export the "
+            f"{source} holds a P-tuning prefix, which other engines have no place for: export the "
             "model without it"
         )
     check_folder(source)
+    if form == "gguf":
+        _check_gguf(config, source)
     return config
+
+
+def _check_gguf(config: ModelConfig, source: Path) -> None:
+    """Refuse what llama.cpp's architecture `chatglm` has no form for."""
+    if config.num_attention_heads * config.kv_channels != config.hidden_size:
+        raise ModelError(
+            f"llama.cpp wants heads x kv_channels to be the hidden size, {source} has "
+            f"{config.num_attention_heads} x {config.kv_channels} and {config.hidden_size}: "
+            "use --format glm-hf"
+        )
+    if config.tokenizer_kind == "chatml" or not (source / "tokenizer.model").is_file():
+        raise ModelError(
+            f"GGUF is written with ChatGLM2's tokenizer.model only, and {source} has none: use "
+            "--format glm-hf"
+        )
 
 
 def _dtype(asked: str, stored: torch.dtype) -> torch.dtype:
@@ -194,14 +220,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _notes(config: ModelConfig, is_quantized: bool) -> tuple[str, ...]:
+def _notes(config: ModelConfig, form: str, is_quantized: bool) -> tuple[str, ...]:
     notes = []
     if is_quantized:
         notes.append(
             "the source is rounded to few bits: these are the rounded values, as large as the "
             "16-bit checkpoint but not as good"
         )
-    if config.position_divisor != 1:
+    if form == "glm-hf" and config.position_divisor != 1:
         notes.append(
             f"positions are divided by {config.position_divisor:g}: the window of "
             f"{config.seq_length:,} tokens is max_position_embeddings times that factor"

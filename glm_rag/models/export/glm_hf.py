@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glm_rag.engine.config import ModelConfig
-from glm_rag.errors import ModelError
 from glm_rag.models.export.glm_config import ExportTokenizer, glm_config
-from glm_rag.models.export.glm_names import Part, glm_parts
+from glm_rag.models.export.glm_names import glm_parts
+from glm_rag.models.export.parts import Part, part_bytes
 from glm_rag.models.export.source_tensors import SourceTensors
 from glm_rag.models.storage import OnProgress
 
@@ -58,10 +58,11 @@ def write_glm_hf(
         weight_map |= {part.name: name for part in shard}
         with (folder / name).open("wb") as file:
             file.write(_header(shard, dtype))
-            for block in _blocks(source, shard, dtype):
-                file.write(block)
-                written += len(block)
-                on_progress("writing", written, total)
+            for part in shard:
+                for block in part_bytes(source, part, dtype):
+                    file.write(block)
+                    written += len(block)
+                    on_progress("writing", written, total)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(folder / "model.safetensors.index.json", index)
@@ -94,16 +95,3 @@ def _header(parts: Sequence[Part], dtype: torch.dtype) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
-
-
-def _blocks(
-    source: SourceTensors, parts: Sequence[Part], dtype: torch.dtype
-) -> Iterator[memoryview]:
-    for part in parts:
-        for rows in source.blocks(part.source, part.start, part.stop):
-            cast = rows.to(dtype).contiguous()
-            if dtype == torch.float16 and not bool(torch.isfinite(cast).all()):
-                raise ModelError(
-                    f"{part.name} holds values that float16 cannot: use --dtype bfloat16 or float32"
-                )
-            yield cast.view(torch.uint8).numpy().data.cast("B")

@@ -3,35 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from glm_rag.engine.config import ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A tensor of the export: rows `start` to `stop` of a source tensor.
-
-    Attributes:
-        columns: of a matrix; 0 for a vector.
-    """
-
-    name: str
-    source: str
-    start: int
-    stop: int
-    columns: int = 0
-
-    @property
-    def shape(self) -> list[int]:
-        """`[rows, columns]` or `[rows]`."""
-        rows = self.stop - self.start
-        return [rows, self.columns] if self.columns else [rows]
-
-    @property
-    def num_values(self) -> int:
-        """Rows times columns."""
-        return (self.stop - self.start) * (self.columns or 1)
+from glm_rag.models.export.parts import Part
 
 
 def glm_parts(config: ModelConfig) -> Iterator[Part]:

@@ -38,6 +38,12 @@ def marked(name: str) -> str:
     return f"{MARK}{name}{MARK}"
 
 
+def special_tokens(num_pieces: int) -> dict[str, int]:
+    """Special tokens by their exported name; those of prompts stand behind the pieces."""
+    specials = {marked(name): token_id for token_id, name in enumerate(_CONTROL_NAMES)}
+    return specials | {marked(name): num_pieces + i for i, name in enumerate(_SPECIAL_NAMES)}
+
+
 EOS_TOKEN, UNK_TOKEN, BOS_TOKEN = marked("/s"), marked("unk"), marked("s")
 PROMPT_PREFIX = marked("[gMASK]") + marked("sop")
 
@@ -124,9 +130,8 @@ def _definition(processor: Any) -> dict[str, Any]:
 
 def _vocabulary(processor: Any) -> tuple[dict[str, int], dict[str, int]]:
     """All tokens by id, and the special ones among them."""
-    specials = {marked(name): token_id for token_id, name in enumerate(_CONTROL_NAMES)}
     first = processor.get_piece_size()
-    specials |= {marked(name): first + i for i, name in enumerate(_SPECIAL_NAMES)}
+    specials = special_tokens(first)
     pieces = {processor.id_to_piece(i): i for i in range(len(_CONTROL_NAMES), first)}
     return dict(sorted({**pieces, **specials}.items(), key=lambda item: item[1])), specials
 
