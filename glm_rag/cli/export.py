@@ -30,17 +30,22 @@ def export(
     name: Annotated[str, typer.Argument(metavar="NAME_OR_PATH", help="Model or its folder.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
     form: Annotated[
-        str, typer.Option("--format", help="glm-hf: stock GlmForCausalLM of transformers.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="glm-hf|gguf",
+            help="glm-hf: stock GlmForCausalLM of transformers, vLLM and SGLang; gguf: llama.cpp.",
+        ),
     ] = "glm-hf",
     dtype: Annotated[
         str,
         typer.Option(help="auto, float32, bfloat16 or float16; auto: as stored."),
     ] = "auto",
-    max_shard: Annotated[str, typer.Option(help="Largest weight file, as 4GB.")] = "4GB",
+    max_shard: Annotated[str, typer.Option(help="Largest weight file of glm-hf, as 4GB.")] = "4GB",
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a model in a form that transformers, vLLM and SGLang run without code of its own.
+    """Write a model in a form that transformers, vLLM, SGLang or llama.cpp run as they are.
 
     Weights are copied in blocks, so memory stays small. The folder appears when it is complete.
 
@@ -48,7 +53,7 @@ def export(
 
       glm-rag model export chatglm2-6b-32k --out ~/models/chatglm2-6b-32k-glm
 
-      glm-rag model export smollm2-135m --format glm-hf --dtype bfloat16 --out ~/models/smollm2-glm
+      glm-rag model export chatglm2-6b-32k --format gguf --out ~/models/chatglm2-6b-32k-gguf
     """
     from glm_rag.models.export.export import export_model
     from glm_rag.models.loading import resolve

@@ -197,7 +197,7 @@ def test_a_server_that_tells_no_window_needs_the_setting(served):
 
 
 def test_another_model_than_it_has_is_named_with_those_it_has(served):
-    with pytest.raises(ModelNotFoundError, match="'other'.*served"):
+    with pytest.raises(ModelNotFoundError, match=r"'other'.*served"):
         context_window(remote(served, model="other"))
 
 
