@@ -54,7 +54,7 @@ class RemoteModel:
         return self.server.tokens.text(text)
 
     def get_num_tokens_from_messages(
-        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None, **_options: Any
     ) -> int:
         """Tokens of the prompt that these messages become, `tools` left out."""
         return self.server.tokens.prompt(to_turns(messages))

@@ -50,14 +50,18 @@ class RemoteServer:
         """Talks to the server and to nothing else."""
         library = _openai()
         http = library.DefaultHttpxClient(**self._transport(library))
-        return _without_account(library.OpenAI(http_client=http, **self._options()))
+        client: openai.OpenAI = library.OpenAI(http_client=http, **self._options())
+        _forget_account(client)
+        return client
 
     @cached_property
     def async_client(self) -> openai.AsyncOpenAI:
         """The same for asyncio."""
         library = _openai()
         http = library.DefaultAsyncHttpxClient(**self._transport(library))
-        return _without_account(library.AsyncOpenAI(http_client=http, **self._options()))
+        client: openai.AsyncOpenAI = library.AsyncOpenAI(http_client=http, **self._options())
+        _forget_account(client)
+        return client
 
     @cached_property
     def context_window(self) -> int:
@@ -183,10 +187,9 @@ def _openai() -> Any:
     return openai
 
 
-def _without_account(client: Any) -> Any:
-    """Forget what the client read from variables that are meant for OpenAI's own service."""
+def _forget_account(client: Any) -> None:
+    """Drop what the client read from variables that are meant for OpenAI's own service."""
     client.organization = client.project = None
-    return client
 
 
 def _checked(address: str) -> str:

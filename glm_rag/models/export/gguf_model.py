@@ -8,7 +8,7 @@ state that: positions are then divided by the factor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def write_gguf(
         torch.float16: gguf.GGMLQuantizationType.F16,
         torch.bfloat16: gguf.GGMLQuantizationType.BF16,
     }
-    writer = gguf.GGUFWriter(folder / f"model-{_NAMES[dtype]}.gguf", _ARCHITECTURE)
+    writer: Any = gguf.GGUFWriter(folder / f"model-{_NAMES[dtype]}.gguf", _ARCHITECTURE)
     _add_shape(writer, config)
     processor = SentencePieceProcessor(model_proto=tokenizer.read_bytes())
     _add_tokenizer(writer, gguf.TokenType, processor, config.padded_vocab_size)
@@ -64,18 +64,25 @@ def write_gguf(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    [file] = writer.fout
-    writer.write_padding(file, file.tell())
     total = sum(part.num_values * kind.itemsize for part, kind in parts)
     written = 0
-    for part, kind in parts:
-        for block in part_bytes(source, part, kind):
-            file.write(block)
-            written += len(block)
-            on_progress("writing", written, total)
-        writer.write_padding(file, part.num_values * kind.itemsize)
+    for size in _write_weights(writer, source, parts):
+        written += size
+        on_progress("writing", written, total)
     writer.close()
     return 1
+
+
+def _write_weights(
+    writer: Any, source: SourceTensors, parts: Sequence[tuple[Part, torch.dtype]]
+) -> Iterator[int]:
+    """Write all values behind the header; yields the bytes of each block."""
+    [file] = writer.fout
+    writer.write_padding(file, file.tell())
+    for part, kind in parts:
+        for block in part_bytes(source, part, kind):
+            yield file.write(block)
+        writer.write_padding(file, part.num_values * kind.itemsize)
 
 
 def gguf_parts(config: ModelConfig) -> Iterator[Part]:

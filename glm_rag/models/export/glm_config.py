@@ -20,7 +20,7 @@ from glm_rag.models.export.sentencepiece_json import (
 # The published sampling of chat(), with the implicit top_k of its library.
 _SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.8, "top_k": 50}
 _PAD_ID = 0
-_CHATML_ENDS = ("<|im_end|>", "<|endoftext|>")
+_CHATML_EOS = "<|im_end|>"
 
 
 def glm_config(config: ModelConfig, *, dtype: str, eos: list[int], pad: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class ExportTokenizer:
         names = (
             {"eos_token": EOS_TOKEN, "bos_token": BOS_TOKEN, "unk_token": UNK_TOKEN}
             if self.is_chatglm2
-            else {"eos_token": _CHATML_ENDS[0]}
+            else {"eos_token": _CHATML_EOS}
         )
         pad = UNK_TOKEN if self.is_chatglm2 else self._token(self.pad_id)
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,15 @@ def write_glm_hf(
     """
     shards = plan_shards(list(glm_parts(config)), dtype.itemsize, max_shard)
     total = sum(part.num_values for shard in shards for part in shard) * dtype.itemsize
-    written, weight_map = 0, {}
+    written = 0
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         name = "model.safetensors" if len(shards) == 1 else name
         weight_map |= {part.name: name for part in shard}
-        with (folder / name).open("wb") as file:
-            file.write(_header(shard, dtype))
-            for part in shard:
-                for block in part_bytes(source, part, dtype):
-                    file.write(block)
-                    written += len(block)
-                    on_progress("writing", written, total)
+        for size in _write_shard(folder / name, source, shard, dtype):
+            written += size
+            on_progress("writing", written, total)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(folder / "model.safetensors.index.json", index)
@@ -74,6 +71,17 @@ def write_glm_hf(
     write_json(folder / "tokenizer_config.json", tokenizer.config())
     (folder / "tokenizer.json").write_text(tokenizer.definition, encoding="utf-8")
     return len(shards)
+
+
+def _write_shard(
+    path: Path, source: SourceTensors, parts: Sequence[Part], dtype: torch.dtype
+) -> Iterator[int]:
+    """Write one safetensors file; yields the bytes of each block that is in it."""
+    with path.open("wb") as file:
+        file.write(_header(parts, dtype))
+        for part in parts:
+            for block in part_bytes(source, part, dtype):
+                yield file.write(block)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
