@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.chat_models import (
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
         AsyncCallbackManagerForLLMRun,
         CallbackManagerForLLMRun,
     )
-
-_LOCAL_ONLY = (
-    "this reads the model's cache or probabilities, which a server does not give: set llm.backend "
-    "to chatglm2"
-)
 
 
 class RemoteModel:
@@ -62,14 +57,6 @@ class RemoteModel:
     def get_token_ids(self, text: str) -> list[int]:
         """Not known here; raises ConfigError."""
         raise ConfigError("token ids are the server's business: use get_num_tokens")
-
-    def open(self) -> NoReturn:
-        """There is no engine here; raises ConfigError."""
-        raise ConfigError(_LOCAL_ONLY)
-
-    def prompt_ids(self, messages: Sequence[BaseMessage]) -> NoReturn:
-        """There is no engine here; raises ConfigError."""
-        raise ConfigError(_LOCAL_ONLY)
 
 
 class RemoteCompletions(RemoteModel, BaseChatModel):

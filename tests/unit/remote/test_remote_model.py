@@ -9,7 +9,7 @@ import time
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from glm_rag.build import build_llm, build_reranker, llm_name
+from glm_rag.build import build_llm, build_local_llm, build_reranker, llm_name
 from glm_rag.config import load_config
 from glm_rag.counting import TokenCounter, context_window
 from glm_rag.engine.chatglm2_tokenizer import ChatGLM2Tokenizer
@@ -321,7 +321,7 @@ def test_what_needs_the_engine_says_so(served):
     with pytest.raises(ConfigError, match=r"llm\.backend"):
         build_reranker(settings).scores("q", [])
     with pytest.raises(ConfigError, match=r"llm\.backend"):
-        build_llm(settings).open()
+        build_local_llm(settings)
 
 
 def test_the_name_is_the_servers_or_that_of_the_model():
