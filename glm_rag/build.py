@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from glm_rag.errors import KnowledgeBaseError
+from glm_rag.errors import ConfigError, KnowledgeBaseError, MissingDependencyError
 from glm_rag.settings import Settings
 from glm_rag.types import KnowledgeBaseInfo
 
@@ -17,16 +17,46 @@ if TYPE_CHECKING:
     from glm_rag.chat_models import ChatGLM2
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.remote_chat import RemoteChat
+    from glm_rag.remote_model import RemoteCompletions
     from glm_rag.retrieval.rerank.base import Reranker
     from glm_rag.retrieval.retriever import HybridRetriever
     from glm_rag.templates import Templates
 
+    LanguageModel = ChatGLM2 | RemoteChat | RemoteCompletions
 
-def build_llm(settings: Settings) -> ChatGLM2:
-    """The chat model of these settings. Cheap: weights load on first use."""
+
+def build_llm(settings: Settings, *, max_running: int | None = None) -> LanguageModel:
+    """The chat model of these settings. Cheap: weights load, and servers are asked, on first use.
+
+    Args:
+        max_running: answers that the engine here decodes together; None: each runs alone. A
+            server has its own say.
+
+    Raises:
+        ConfigError: `llm.backend` is openai and its settings are incomplete.
+        MissingDependencyError: it is, and the extra `openai` is not installed.
+    """
+    if settings.llm.backend == "openai":
+        return _remote_llm(settings)
+    return build_local_llm(settings, max_running=max_running)
+
+
+def build_local_llm(settings: Settings, *, max_running: int | None = None) -> ChatGLM2:
+    """The engine here as a chat model, for what reads its cache or its probabilities.
+
+    Raises:
+        ConfigError: `llm.backend` names a server.
+    """
     from glm_rag.chat_models import ChatGLM2
 
+    if settings.llm.backend != "chatglm2":
+        raise ConfigError(
+            "this reads the model's own cache or probabilities, which no server gives: set "
+            "llm.backend to chatglm2"
+        )
     model, generation = settings.model, settings.generation
+    together = {} if max_running is None else {"max_running": max_running}
     return ChatGLM2(
         model=model.name,
         home=settings.home,
@@ -41,8 +71,31 @@ def build_llm(settings: Settings) -> ChatGLM2:
         group=model.group,
         embedding_bits=model.embedding_bits,
         prefix_cache=settings.cache,
+        **together,
         **{**generation.model_dump(), "stop": list(generation.stop)},
     )
+
+
+def llm_name(settings: Settings) -> str:
+    """What the chat model is called: in the list of models, or at its server."""
+    if settings.llm.backend == "openai":
+        return settings.llm.model or settings.model.name
+    return settings.model.name
+
+
+def _remote_llm(settings: Settings) -> RemoteChat | RemoteCompletions:
+    from glm_rag.remote_server import RemoteServer
+
+    server = RemoteServer(settings.llm, llm_name(settings))
+    if settings.llm.endpoint == "completions":
+        from glm_rag.remote_model import RemoteCompletions
+
+        return RemoteCompletions(server=server, generation=settings.generation)
+    try:
+        from glm_rag.remote_chat import RemoteChat
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("langchain-openai", "openai") from error
+    return RemoteChat.of(server, settings.generation)
 
 
 def build_embeddings(settings: Settings) -> TokenEmbeddings:
@@ -113,7 +166,7 @@ def build_reranker(settings: Settings, kb: KnowledgeBase | None = None) -> Reran
         from glm_rag.passage_prompt import passage_prompt
         from glm_rag.retrieval.rerank.likelihood import LikelihoodReranker
 
-        llm = build_llm(settings)
+        llm = build_local_llm(settings)
         templates = build_templates(settings, None) if kb is None else templates_for(settings, kb)
         prompt = partial(passage_prompt, llm, templates=templates)
         return LikelihoodReranker(llm.open, prompt)

@@ -118,11 +118,35 @@ def _flash() -> str:
 def _model(settings: Settings) -> Finding:
     from glm_rag.models.loading import resolve
 
+    if settings.llm.backend == "openai":
+        return _remote_model(settings)
+
     try:
         folder = resolve(settings.model.name, settings.models_dir)
     except ModelNotFoundError as error:
         return Finding("model", "warning", str(error))
     return Finding("model", "ok", f"{settings.model.name} in {folder}")
+
+
+def _remote_model(settings: Settings) -> Finding:
+    """Whether the configured server answers, and what it says of the model."""
+    from glm_rag.errors import GlmRagError
+    from glm_rag.remote_server import RemoteServer
+
+    name = settings.llm.model or settings.model.name
+    try:
+        server = RemoteServer(settings.llm, name)
+        if name not in (listed := server.models()):
+            shown = ", ".join(sorted(listed)) or "none"
+            detail = f"{server.url} has no model {name!r}; it has {shown}: set llm.model"
+            return Finding("model", "error", detail)
+        window = server.context_window
+        server.tokens.text("a")  # is the tokenizer there?
+    except GlmRagError as error:
+        return Finding("model", "error", str(error))
+    counted = settings.llm.tokenizer or "an estimate: set llm.tokenizer for exact counts"
+    facts = f"{window:,} tokens, endpoint {settings.llm.endpoint}, counted by {counted}"
+    return Finding("model", "ok", f"{name} at {server.url}: {facts}")
 
 
 def _home(home: Path) -> Finding:

@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableBinding
 from glm_rag.conversation import leans_on_history, own_terms, search_question
 from glm_rag.local_model import LocalModel
 from glm_rag.prompting import as_data
+from glm_rag.remote_model import RemoteModel
 from glm_rag.text import query_terms
 from glm_rag.types import ChatTurn, Language
 
@@ -76,7 +77,7 @@ def request(
 
 def greedy_options(llm: Runnable[Any, Any]) -> dict[str, Any]:
     """Arguments of a short, repeatable call; other people's models keep their own settings."""
-    if not isinstance(_inner(llm), LocalModel):
+    if not isinstance(_inner(llm), (LocalModel, RemoteModel)):
         return {}
     return {"temperature": 0.0, "max_tokens": MAX_TOKENS}
 

@@ -19,6 +19,7 @@ from glm_rag.cli.common import (
     KbOption,
     ModelOption,
     console,
+    named_model,
     print_json,
     to_plain,
 )
@@ -80,15 +81,16 @@ def ask(
     Example: glm-rag ask "How long is parental leave?" --kb handbook
     """
     from glm_rag.api import stream
+    from glm_rag.build import llm_name
 
     settings = settings_for_questions(
         config,
-        {"model.name": model, "retrieval.expand": expand, "retrieval.rerank": rerank},
+        {**named_model(model), "retrieval.expand": expand, "retrieval.rerank": rerank},
         filters=filter_of(where, path, language, since),
         always_answer=always_answer,
         strict=strict,
     )
-    say_if_unread(settings.model.name, question)
+    say_if_unread(llm_name(settings), question)
     deltas = stream(question, kb, config=settings)
     answer = last_answer(deltas) if json else show_stream(deltas)
     if json:
@@ -113,20 +115,20 @@ def chat(
 
     Example: glm-rag chat --kb handbook
     """
-    from glm_rag.build import build_assistant, open_for_questions
+    from glm_rag.build import build_assistant, llm_name, open_for_questions
 
     settings = settings_for_questions(
         config,
-        {"model.name": model, "retrieval.expand": expand, "retrieval.rerank": rerank},
+        {**named_model(model), "retrieval.expand": expand, "retrieval.rerank": rerank},
         filters=filter_of(where, path, language, since),
         always_answer=always_answer,
         strict=strict,
     )
     with open_for_questions(settings, kb) as opened:
         assistant = build_assistant(settings, opened)
-        talk = f"Knowledge base {kb}, model {settings.model.name}. /new starts over, /exit ends."
+        talk = f"Knowledge base {kb}, model {llm_name(settings)}. /new starts over, /exit ends."
         console.print(Text(talk, style="dim"))
-        _chat_loop(assistant, settings.model.name)
+        _chat_loop(assistant, llm_name(settings))
 
 
 def _chat_loop(assistant: Assistant, model: str) -> None:

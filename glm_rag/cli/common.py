@@ -27,6 +27,11 @@ console = Console(highlight=False)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.IGNORECASE)
 
 
+def named_model(name: str | None) -> dict[str, str | None]:
+    """`--model` as settings: the engine's model, or that of the configured server."""
+    return {"model.name": name, "llm.model": name}
+
+
 def print_json(value: object) -> None:
     """Print dataclasses, mappings and lists as one JSON document on stdout."""
     typer.echo(json.dumps(to_plain(value), ensure_ascii=False, indent=2))

@@ -16,7 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from glm_rag.cli.common import JsonOption, ModelOption, console, print_json, to_plain
+from glm_rag.cli.common import (
+    JsonOption,
+    ModelOption,
+    console,
+    named_model,
+    print_json,
+    to_plain,
+)
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
 from glm_rag.settings import Settings
@@ -32,6 +39,15 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 _SYNTHESIZED = 200
+# What changes no answer, and what no file is to hold.
+_NOT_OF_A_RUN: Any = {
+    "home": True,
+    "cache": True,
+    "ui": True,
+    "server": True,
+    "llm": {"api_key"},
+    "store": {"token"},
+}
 # A question is short; a small model that goes on is only slow.
 _QUESTION_TOKENS = 64
 
@@ -47,7 +63,7 @@ class _Variant:
 
     def settings(self, **overrides: Any) -> Settings:
         given = {key.replace("__", "."): value for key, value in overrides.items()}
-        return load_config(self.config, overrides={"model.name": self.model, **given})
+        return load_config(self.config, overrides={**named_model(self.model), **given})
 
 
 def register(app: typer.Typer) -> None:
@@ -241,7 +257,7 @@ def _outcome_file(variant: _Variant, dataset: Path, kb: KnowledgeBase, k: int, o
     from glm_rag.retrieval.calibration import calibration_of
 
     info = kb.info()
-    settings = variant.settings().model_dump(mode="json", exclude={"home", "cache", "ui"})
+    settings = variant.settings().model_dump(mode="json", exclude=_NOT_OF_A_RUN)
     run = {
         "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest(),
         "kb": [info.name, info.num_documents, info.num_chunks, info.embeddings],
@@ -365,7 +381,7 @@ def _synthesize(variant: _Variant, out: Path, count: int, seed: int, json: bool)
 
 
 def _rewriter(settings: Settings) -> Any:
-    from glm_rag.build import build_llm
+    from glm_rag.build import build_llm, llm_name
     from glm_rag.evaluation.synthesize import first_question, prompt_for
     from glm_rag.models.registry import reads
     from glm_rag.text import detect_language
@@ -373,7 +389,7 @@ def _rewriter(settings: Settings) -> Any:
     llm = build_llm(settings)
 
     def rewrite(fact: Fact) -> str:
-        if not reads(settings.model.name, detect_language(fact.sentence)):
+        if not reads(llm_name(settings), detect_language(fact.sentence)):
             return ""
         return first_question(str(llm.invoke(prompt_for(fact)).text))
 

@@ -261,12 +261,12 @@ def warm(
 
     Example: glm-rag kb warm handbook --budget 4GB
     """
-    from glm_rag.build import build_llm, open_for_questions, templates_for
+    from glm_rag.build import build_local_llm, open_for_questions, templates_for
     from glm_rag.warming import plan, predict
 
     settings = load_config(config, overrides={"model.name": model})
     size = parse_size(budget)
-    llm = build_llm(settings)
+    llm = build_local_llm(settings)
     with open_for_questions(settings, name) as opened:
         planned = plan(
             opened.central_passages(),

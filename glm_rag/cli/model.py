@@ -1,4 +1,4 @@
-"""`glm-rag model`: list, fetch, inspect, convert and measure language models."""
+"""`glm-rag model`: list, fetch, inspect, convert, export and measure language models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from glm_rag.cli import bench, convert
+from glm_rag.cli import bench, convert, export
 from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
 from glm_rag.config import load_config
 from glm_rag.models.registry import MODELS, ModelSpec, get_spec
 
 app = typer.Typer(
-    help="List, fetch, inspect, convert and measure language models.", no_args_is_help=True
+    help="List, fetch, inspect, convert, export and measure language models.", no_args_is_help=True
 )
 
 SourceOption = Annotated[
@@ -232,5 +232,5 @@ def info(
     console.print(table)
 
 
-for _part in (convert, bench):
+for _part in (convert, export, bench):
     _part.register(app)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_rag.build import build_llm, llm_name
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
 
@@ -45,6 +46,13 @@ def test_a_named_config_replaces_the_default_one(home, tmp_path, monkeypatch):
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda path: path.name)
 def test_every_example_profile_is_valid(file):
     assert load_config(file).model.name
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda path: path.name)
+def test_every_example_profile_names_a_model_that_can_be_built(file):
+    settings = load_config(file)
+    assert build_llm(settings) is not None
+    assert llm_name(settings)
 
 
 def test_there_are_example_profiles():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from glm_rag.errors import MissingDependencyError, ModelNotFoundError
 from glm_rag.settings import Settings
+from glm_rag_ui import choices
 
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
@@ -24,9 +25,11 @@ SMALL_MODEL = "smollm2-135m"
 
 
 def has_model(settings: Settings) -> bool:
-    """Whether the model of these settings is on this machine."""
+    """Whether the model of these settings is on this machine, or at a server."""
     from glm_rag.models.loading import resolve
 
+    if choices.server(settings):
+        return True
     try:
         resolve(settings.model.name, settings.models_dir)
     except ModelNotFoundError:
@@ -39,7 +42,7 @@ def reads(settings: Settings, question: str) -> bool:
     from glm_rag.models.registry import reads as model_reads
     from glm_rag.text import detect_language
 
-    return model_reads(settings.model.name, detect_language(question))
+    return model_reads(choices.model_name(settings), detect_language(question))
 
 
 def pull_model(
@@ -126,6 +129,8 @@ def check_settings(settings: Settings) -> None:
 
     build_llm(settings)
     build_reranker(settings)
+    if choices.server(settings):
+        return
     try:
         folder = resolve(settings.model.name, settings.models_dir)
     except ModelNotFoundError:

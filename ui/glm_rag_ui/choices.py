@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from glm_rag.models.registry import MODELS
 from glm_rag.settings import Settings
@@ -85,6 +86,19 @@ def in_effect(kept: Mapping[str, Any], base: Settings) -> dict[str, Any]:
     if rerank != "cross-encoder" and chosen.get(RERANK_MODEL, base.retrieval.rerank_model):
         chosen[RERANK_MODEL] = ""
     return chosen
+
+
+def server(settings: Settings) -> str:
+    """Host of the server whose model answers; empty where one of this machine does."""
+    if settings.llm.backend != "openai":
+        return ""
+    address = settings.llm.base_url
+    return urlsplit(address).netloc.rpartition("@")[2] or address or "?"
+
+
+def model_name(settings: Settings) -> str:
+    """What the model that answers is called."""
+    return (server(settings) and settings.llm.model) or settings.model.name
 
 
 def model_title(name: str) -> str:

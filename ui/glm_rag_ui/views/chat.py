@@ -20,6 +20,7 @@ from glm_rag.types import (
 )
 from glm_rag_ui import (
     backend,
+    choices,
     failures,
     filters,
     intake,
@@ -159,9 +160,11 @@ def side(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:
             icon=":material/folder_open:",
             query_params={"lang": visit.language, "kb": visit.kb},
         )
-        name = render.escape(render.file_name(visit.settings.model.name))
+        server = choices.server(visit.settings)
+        name = render.escape(render.file_name(choices.model_name(visit.settings)))
         small = f"<br>{t('small_model')}" if backend.SMALL_MODEL in name else ""
-        st.html(f'<p class="gr-foot">{t("model")} <b>{name}</b>{small}<br>{t("local")}</p>')
+        where = t("remote", address=render.escape(server)) if server else t("local")
+        st.html(f'<p class="gr-foot">{t("model")} <b>{name}</b>{small}<br>{where}</p>')
 
 
 def before_the_first(visit: Visit, stock: KnowledgeBaseInfo | None) -> None:

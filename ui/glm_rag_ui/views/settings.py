@@ -61,6 +61,9 @@ def saved_line(visit: Visit) -> None:
 def model_choice(visit: Visit) -> None:
     """The models that are here, and those that can be fetched."""
     t, current = visit.t, visit.settings.model.name
+    if server := choices.server(visit.settings):
+        _explain(t("remote", address=render.escape(server)))
+        return
     here = backend.installed_models(visit.settings)
     names = list(dict.fromkeys([current, *here, *backend.known_models()]))
 

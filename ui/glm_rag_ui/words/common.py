@@ -17,6 +17,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "token_wrong": ("This is not the token. Try again.", "令牌不正确，请重试。"),
     "token_open": ("Open", "进入"),
     "local": ("Everything runs on this computer.", "所有处理都在本机完成。"),
+    "remote": (
+        "Questions and passages go to the language model at {address}.",
+        "问题与片段会发送到 {address} 的语言模型。",
+    ),
     "page": ("page {n}", "第 {n} 页"),
     "error": ("That did not work.", "出错了。"),
     "error_kept": (

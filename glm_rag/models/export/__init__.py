@@ -1,0 +1,1 @@
+"""Checkpoints in the forms that other engines read without code of ours."""
