@@ -251,6 +251,9 @@ class ServerSettings(_Section):
         60.0, gt=0, description="longest time for receiving a request, uploads not counted"
     )
     upload_seconds: float = Field(3600.0, gt=0, description="longest time for receiving an upload")
+    allowed_folders: tuple[UserPath, ...] = Field(
+        (), description="folders of this computer that documents may be read from"
+    )
     allowed_origins: tuple[str, ...] = Field((), description="web pages that may call it (CORS)")
     log_content: bool = Field(
         False, description="write questions and answers into the log; for finding faults only"

@@ -60,6 +60,9 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 class IncomingFile:
     """A file on its way into a folder, which is made if it is missing: whole or not at all.
 
+    Attributes:
+        path: where it lies until it is kept.
+
     Raises:
         OSError: disk full, no permission.
     """
@@ -68,7 +71,7 @@ class IncomingFile:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=_PART)
-        self._path = Path(name)
+        self.path = Path(name)
         self._file = os.fdopen(handle, "wb")
 
     def write(self, data: bytes) -> None:
@@ -82,13 +85,13 @@ class IncomingFile:
     def keep(self, name: str) -> Path:
         """Give the file a safe name; one of that name is replaced."""
         self._file.close()
-        return self._path.replace(self._folder / safe_name(name))
+        return self.path.replace(self._folder / safe_name(name))
 
     def discard(self) -> None:
         """Forget it, unless it is kept already."""
         with suppress(OSError):  # a full disk says so again
             self._file.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

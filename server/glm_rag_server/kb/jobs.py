@@ -11,9 +11,10 @@ import logging
 import threading
 import time
 import uuid
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from glm_rag.errors import GlmRagError, KnowledgeBaseBusyError
@@ -35,14 +36,24 @@ class JobStopped(Exception):
     """Somebody has asked the job to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """An uploaded file: its name as it was sent, and the source its document has."""
+
+    name: str
+    source: str
+
+
 class Job:
     """One piece of work. The thread that does it writes, any other reads.
 
     Args:
         kb: name of the knowledge base.
+        owner: who asked for it; jobs of one knowledge base take turns by owner.
         work: does it; raises `JobStopped` if it ends because it was asked to.
 
     Attributes:
+        files: those that were sent with it.
         state: `queued`, `running`, then one of `done | failed | stopped`.
         progress: how far it is, None before that is known.
         waits_for: one line, while another process keeps it from writing.
@@ -52,14 +63,23 @@ class Job:
         changes: grows with everything above.
     """
 
-    def __init__(self, kb: str, kind: Kind, work: Work) -> None:
+    def __init__(
+        self,
+        kb: str,
+        kind: Kind,
+        work: Work,
+        *,
+        owner: str = "",
+        files: Sequence[SentFile] = (),
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.kb = kb
         self.kind = kind
+        self.owner = owner
+        self.files = tuple(files)
         self.state: State = "queued"
         self.progress: Mapping[str, Any] | None = None
         self.waits_for = ""
-        self.files: tuple[tuple[str, str], ...] = ()  # name as sent, source
         self.live: Callable[[], Mapping[str, Any]] | None = None
         self.result: Mapping[str, Any] | None = None
         self.error = ""
@@ -153,14 +173,29 @@ class Job:
         self._end.set()
 
 
-Lane = tuple[str, bool]
+class Lane:
+    """Jobs that wait for each other: owners take turns, those of one are done in order."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Job] = []
+        self._turns: Counter[str] = Counter()  # when each owner was served last
+
+    def take(self) -> Job:
+        """The next one, out of the line."""
+        job = min(self.waiting, key=lambda job: self._turns[job.owner])
+        self.waiting.remove(job)
+        self._turns[job.owner] = self._turns.total() + 1
+        return job
+
+
+LaneKey = tuple[str, bool]
 
 
 class Jobs:
     """All jobs of a server.
 
-    Those that write into one knowledge base form a lane, those that only read it another. A lane
-    is served in order, lanes take turns.
+    Those that write into one knowledge base form a lane, those that only read it another. Of a
+    lane one job runs at a time; lanes take turns.
 
     Args:
         at_once: most that run. kept: most that are remembered once they are over.
@@ -171,8 +206,8 @@ class Jobs:
         self._kept = kept
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Job] = OrderedDict()
-        self._lanes: OrderedDict[Lane, deque[Job]] = OrderedDict()
-        self._running: dict[Lane, Job] = {}
+        self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
+        self._running: dict[LaneKey, Job] = {}
         self._barred: set[str] = set()
         self._is_closed = False
 
@@ -185,17 +220,25 @@ class Jobs:
         """
         with self._lock:
             self._check(job.kb)
-            lane = (job.kb, job.writes)
-            waiting = self._lanes.setdefault(lane, deque())
-            if len(waiting) >= _MOST_WAITING:
+            lane = self._lanes.setdefault((job.kb, job.writes), Lane())
+            if len(lane.waiting) >= _MOST_WAITING:
                 raise KnowledgeBaseBusyError(
-                    f"{len(waiting)} jobs of knowledge base {job.kb!r} wait already: try again later"
+                    f"{len(lane.waiting)} jobs of knowledge base {job.kb!r} wait: try again later"
                 )
-            waiting.append(job)
+            lane.waiting.append(job)
             self._known[job.id] = job
             self._forget_old()
             self._begin()
         return job
+
+    def check(self, kb: str) -> None:
+        """Whether `submit` would take a job of `kb`, before it is worth anybody's while.
+
+        Raises:
+            KnowledgeBaseBusyError: as `submit`, but for the number of jobs.
+        """
+        with self._lock:
+            self._check(kb)
 
     def _check(self, kb: str) -> None:
         if self._is_closed:
@@ -219,10 +262,10 @@ class Jobs:
     def stop(self, job: Job) -> None:
         """Let a job end: at once if it waits, else after the piece at hand, which stays."""
         with self._lock:
-            waiting = self._lanes.get((job.kb, job.writes), deque())
-            is_waiting = job in waiting
-            if is_waiting:
-                waiting.remove(job)
+            lane = self._lanes.get((job.kb, job.writes))
+            is_waiting = lane is not None and job in lane.waiting
+            if lane is not None and is_waiting:
+                lane.waiting.remove(job)
         job.ask_to_stop()
         if is_waiting:
             job.finish("stopped")
@@ -269,28 +312,27 @@ class Jobs:
     # ------------------------------------------------------------ under the lock
 
     def _begin(self) -> None:
-        """Start as many jobs as may run; the lane that was served goes to the end."""
-        for lane in list(self._lanes):
+        """Start as many jobs as may run; a lane that was served is behind the others."""
+        for key, lane in list(self._lanes.items()):
             if len(self._running) >= self._at_once:
                 return
-            if lane in self._running:
+            if key in self._running:
                 continue
-            if not self._lanes[lane]:
-                del self._lanes[lane]
+            if not lane.waiting:
+                del self._lanes[key]
                 continue
-            job = self._running[lane] = self._lanes[lane].popleft()
-            self._lanes.move_to_end(lane)
+            job = self._running[key] = lane.take()
             # A daemon: what ends the server does not wait for a library of books.
-            threading.Thread(
-                target=self._run, args=(job, lane), name=f"{job.kind}-{job.kb}", daemon=True
-            ).start()
+            name = f"{job.kind}-{job.kb}"
+            threading.Thread(target=self._run, args=(job, key), name=name, daemon=True).start()
 
-    def _run(self, job: Job, lane: Lane) -> None:
+    def _run(self, job: Job, key: LaneKey) -> None:
         try:
             job.run()
         finally:
             with self._lock:
-                del self._running[lane]
+                del self._running[key]
+                self._lanes.move_to_end(key)
                 if not self._is_closed:
                     self._begin()
 

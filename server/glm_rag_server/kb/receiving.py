@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
-from fastapi import HTTPException, Request
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from glm_rag.knowledge.uploads import IncomingFile, distinct_names
+from glm_rag_server.errors import ApiError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+    from starlette.requests import Request
 
 _BLOCK = 1 << 20  # bytes handed to a thread at once
 _MOST_FILES = 1000
 _FORM = b"multipart/form-data"
+_BROKEN = "the upload broke off: send it again"
 
 
 class Reception:
-    """Takes the bytes of one request; what is written goes to `folder` under hidden names.
+    """Takes the bytes of one request; what is written goes to `folder` under hidden names."""
 
-    Args:
-        max_bytes: of the whole request, which holds little more than its files.
-    """
-
-    def __init__(self, boundary: bytes, folder: Path, max_bytes: int) -> None:
+    def __init__(self, boundary: bytes, folder: Path) -> None:
         self._folder = folder
-        self._left = max_bytes
         self._files: list[tuple[str, IncomingFile]] = []
         self._now: IncomingFile | None = None
         self._header = b""
@@ -55,23 +51,20 @@ class Reception:
         """Take bytes.
 
         Raises:
-            HTTPException: too many of them, or not a form with files.
+            ApiError: not a form with files.
             OSError: they cannot be written.
         """
-        self._left -= len(data)
-        if self._left < 0:
-            raise too_large()
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise HTTPException(400, f"not a multipart form: {error}") from error
+            raise ApiError(400, f"not a multipart form: {error}") from error
 
     def keep(self) -> list[tuple[str, Path]]:
         """Give all files their names: as they were sent, and where they lie now."""
         if not self._is_whole:
-            raise HTTPException(400, "the upload broke off: send it again")
+            raise ApiError(400, _BROKEN)
         if not self._files:
-            raise HTTPException(400, "no file in the form: send at least one, with a file name")
+            raise ApiError(400, "no file in the form: send at least one, with a file name")
         names = [name for name, _ in self._files]
         targets = zip(self._files, distinct_names(names), strict=True)
         return [(name, file.keep(target)) for (name, file), target in targets]
@@ -101,12 +94,10 @@ class Reception:
         _, options = parse_options_header(self._disposition)
         if b"filename" not in options:
             field = options.get(b"name", b"").decode("utf-8", "replace")
-            raise HTTPException(400, f"the field {field!r} is no file: options go into the address")
+            raise ApiError(400, f"the field {field!r} is no file: options go into the address")
         name = options[b"filename"].decode("utf-8", "replace")
         if len(self._files) >= _MOST_FILES:
-            raise HTTPException(
-                413, f"more than {_MOST_FILES} files: send them in several requests"
-            )
+            raise ApiError(413, f"more than {_MOST_FILES} files: send them in several requests")
         self._now = IncomingFile(self._folder)
         self._files.append((name, self._now))
 
@@ -123,26 +114,21 @@ class Reception:
         self._is_whole = True
 
 
-async def receive(
-    request: Request, folder: Path, *, max_bytes: int, seconds: float
-) -> list[tuple[str, Path]]:
+async def receive(request: Request, folder: Path) -> list[tuple[str, Path]]:
     """Write all files of a request into `folder`: each file's name as sent, and where it lies.
 
+    How much may come, and how slowly, is the business of `limits`.
+
     Raises:
-        HTTPException: not a form with files, broken off, too large or too slow; nothing is left.
+        ApiError: not a form with files, broken off, too large or too slow; nothing is left.
         OSError: they cannot be written; nothing is left.
     """
-    reception = Reception(boundary_of(request), folder, max_bytes)
-    if int(request.headers.get("content-length") or 0) > max_bytes:
-        raise too_large()
+    reception = Reception(boundary_of(request), folder)
     try:
-        async with asyncio.timeout(seconds):
-            await _feed(request, reception)
+        await _feed(request, reception)
         return await to_thread.run_sync(reception.keep)
-    except TimeoutError as error:
-        raise HTTPException(408, "the upload took too long: send less at once") from error
     except ClientDisconnect as error:
-        raise HTTPException(400, "the upload broke off: send it again") from error
+        raise ApiError(400, _BROKEN) from error
     finally:
         # Also where this task is cancelled: files of half an upload are nobody's.
         reception.discard()
@@ -162,19 +148,12 @@ def boundary_of(request: Request) -> bytes:
     """What stands between the parts of a form.
 
     Raises:
-        HTTPException: it is no form, or does not say.
+        ApiError: it is no form, or does not say.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _FORM:
-        raise HTTPException(415, "send files as multipart/form-data, as in curl -F files=@a.pdf")
+        raise ApiError(415, "send files as multipart/form-data, as in curl -F files=@a.pdf")
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= 70:  # RFC 2046
-        raise HTTPException(400, "the form names no boundary, or one longer than 70 characters")
+        raise ApiError(400, "the form names no boundary, or one longer than 70 characters")
     return boundary
-
-
-def too_large() -> HTTPException:
-    """What is said to an upload that exceeds the limit."""
-    return HTTPException(
-        413, "the upload is too large: send less at once, or ask for a higher server.upload_mb"
-    )
