@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as AsgiScope
 
 # Whether the server lives, and what it can do, are no secrets.
-PUBLIC = frozenset({"/healthz", "/readyz", "/docs", "/docs.js", "/openapi.json"})
+PUBLIC = frozenset({"/healthz", "/readyz", "/docs", "/docs.js", "/docs.css", "/openapi.json"})
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # For the OpenAPI page; the gate has read the header long before.

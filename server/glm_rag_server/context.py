@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from glm_rag.build import (
     list_knowledge_bases,
     open_knowledge_base,
 )
-from glm_rag.errors import KnowledgeBaseNotFoundError
+from glm_rag.errors import KnowledgeBaseNotFoundError, ModelError
 from glm_rag.settings import Settings
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.metrics import Metrics
+from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.llms import ChatGLM2LLM
 
 KB_PREFIX = "kb:"
 _EMBEDDING_PLACES = 2
@@ -38,14 +41,22 @@ class Models:
     """Models and knowledge bases by the names that clients use. Opened on first use, then kept.
 
     Any thread may use it; opening takes time, so coroutines do it in a thread.
+
+    Attributes:
+        loading: set while the model is being loaded at the server's start.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of knowledge bases: opening one takes time
+        self._model_lock = threading.Lock()
+        self.loading = threading.Event()
         self._llms: dict[str, Any] = {}
         self._embeddings: TokenEmbeddings | None = None
         self._open: dict[str, tuple[int, KnowledgeBase]] = {}
+        self._assistants: dict[str, tuple[KnowledgeBase, float, Assistant]] = {}
+        others = {public_name(other): other for other in settings.server.models}
+        self._others = {name: other for name, other in others.items() if name != self.name}
 
     @property
     def name(self) -> str:
@@ -54,16 +65,78 @@ class Models:
         named = llm.model if llm.backend == "openai" and llm.model else self.settings.model.name
         return public_name(named)
 
-    def llm(self) -> Any:
-        """The chat model. Cheap: weights load on first use."""
-        with self._lock:
-            if "chat" not in self._llms:
-                self._llms["chat"] = build_llm(self.settings)
-            return self._llms["chat"]
+    @property
+    def names(self) -> list[str]:
+        """What clients may call language models; the first is the settings' own."""
+        return [self.name, *self._others]
+
+    def check(self, name: str) -> str:
+        """The name, if it is one of `names`.
+
+        Raises:
+            ApiError: 404, it is none.
+        """
+        if name in self.names:
+            return name
+        known = ", ".join(self.names)
+        message = f"no such model: there is {known}, and kb:NAME for a knowledge base"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+    def llm(self, name: str | None = None) -> Any:
+        """A chat model, by default the settings' own. Cheap: weights load on first use."""
+        name = name or self.name
+        with self._model_lock:
+            if name not in self._llms:
+                settings = self.settings
+                if name in self._others:
+                    other = settings.model.model_copy(update={"name": self._others[name]})
+                    settings = settings.model_copy(update={"model": other})
+                self._llms[name] = build_llm(settings)
+            return self._llms[name]
+
+    def check_model(self) -> None:
+        """Make sure that the settings' model can answer.
+
+        Raises:
+            GlmRagError: its files are not on this machine, or it is still being loaded.
+        """
+        if self.settings.llm.backend == "openai":
+            return
+        from glm_rag.models.loading import resolve
+
+        resolve(self.settings.model.name, self.settings.models_dir)
+        if self.loading.is_set():
+            raise ModelError("the model is being loaded")
+
+    def load(self) -> None:
+        """Load the settings' model and the embedder now, not at the first question."""
+        self.loading.set()
+        try:
+            llm = self.llm()
+            if hasattr(llm, "open"):
+                llm.open()
+            self.embeddings().embed_query("ready?")
+        finally:
+            self.loading.clear()
+
+    def completion_llm(self, name: str | None = None) -> ChatGLM2LLM:
+        """The same model for raw text.
+
+        Raises:
+            ApiError: it is behind another server.
+        """
+        from glm_rag.llms import ChatGLM2LLM
+        from glm_rag.local_model import LocalModel
+
+        llm = self.llm(name)
+        if not isinstance(llm, LocalModel):
+            message = "raw text needs a model in this process: ask the server behind llm.base_url"
+            raise ApiError(400, message, param="model", code="unsupported")
+        return ChatGLM2LLM(**{field: getattr(llm, field) for field in LocalModel.model_fields})
 
     def embeddings(self) -> TokenEmbeddings:
         """The embedder of the settings."""
-        with self._lock:
+        with self._model_lock:
             if self._embeddings is None:
                 self._embeddings = build_embeddings(self.settings)
             return self._embeddings
@@ -86,15 +159,26 @@ class Models:
             self._open[name] = identity, kb
             return kb
 
-    def assistant(self, kb_name: str) -> Assistant:
-        """An assistant that answers from a knowledge base; errors as in `knowledge_base`."""
-        assistant = build_assistant(self.settings, self.knowledge_base(kb_name))
-        assistant.llm = self.llm()
+    def assistant(self, kb_name: str, model: str | None = None) -> Assistant:
+        """An assistant that answers from a knowledge base, with the settings' model or another.
+
+        Errors as in `knowledge_base`. The knowledge base's own prompts may change meanwhile.
+        """
+        with self._lock:
+            kb = self.knowledge_base(kb_name)
+            changed = _change_of(kb)
+            known = self._assistants.get(kb_name)
+            if known is None or known[0] is not kb or known[1] != changed:
+                known = kb, changed, build_assistant(self.settings, kb)
+                self._assistants[kb_name] = known
+        assistant = copy(known[2])
+        assistant.llm = self.llm(model)
         return assistant
 
     def forget(self, name: str) -> None:
         """Close a knowledge base, as before it is deleted; nothing happens if it is not open."""
         with self._lock:
+            self._assistants.pop(name, None)
             found = self._open.pop(name, None)
             if found is not None:
                 found[1].close()
@@ -125,6 +209,7 @@ class ServerContext:
     Attributes:
         line: of answers. small_line: of embeddings, which are short.
         threads: where answers are computed, one for each place of the line.
+        tracer: None where no traces are wanted.
         closing: the server ends: nothing new is begun.
     """
 
@@ -135,6 +220,7 @@ class ServerContext:
     models: Models
     small_line: FairLine
     threads: ThreadPoolExecutor
+    tracer: Tracer | None = None
     closing: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -155,7 +241,15 @@ class ServerContext:
             threads=ThreadPoolExecutor(
                 server.max_running + places, thread_name_prefix="glm-rag-answer"
             ),
+            tracer=Tracer.create(server.otlp_endpoint),
         )
+
+    def close(self) -> None:
+        """Let go of everything, once what runs has ended."""
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        self.models.close()
+        if self.tracer is not None:
+            self.tracer.close()
 
     def stop(self) -> None:
         """Begin nothing new: whoever waits is told, what runs goes on."""
@@ -168,6 +262,19 @@ def context_of(request: Request) -> ServerContext:
     """The state of the server that got this request; a FastAPI dependency."""
     context: ServerContext = request.app.state.context
     return context
+
+
+def _change_of(kb: KnowledgeBase) -> float:
+    """A number that changes with the file of the knowledge base's own prompts."""
+    from glm_rag.templates import PROMPT_FILE
+
+    folder = getattr(kb, "path", None)
+    if folder is None:
+        return 0.0
+    try:
+        return (Path(folder) / PROMPT_FILE).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def public_name(name: str) -> str:

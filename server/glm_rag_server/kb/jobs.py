@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from glm_rag.errors import GlmRagError, KnowledgeBaseBusyError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("glm_rag_server")
 
 Kind = Literal["ingest", "verify", "rebuild", "import"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
@@ -156,9 +157,13 @@ class Job:
             self.finish("stopped")
         except GlmRagError as error:
             self.finish("failed", " ".join(str(error).split()))
-        except Exception as error:  # whatever broke: whoever asks has to learn of it
-            log.exception("job %s (%s of %s) broke off", self.id, self.kind, self.kb)
-            self.finish("failed", f"{type(error).__name__}: see the server's log")
+        except Exception as error:  # noqa: BLE001 - whatever broke: whoever asks has to learn of it
+            # Without the error's own words, which may hold text of documents.
+            frames = traceback.extract_tb(error.__traceback__)
+            where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            name = type(error).__name__
+            log.error("job %s (%s) broke off: %s at %s", self.id, self.kind, name, where)
+            self.finish("failed", f"{name}: the server's log says where, under this job's id")
         else:
             self.finish("done")
 
