@@ -262,6 +262,9 @@ class ServerSettings(_Section):
         description="where OpenTelemetry traces go, as http://127.0.0.1:4318; default: "
         "OTEL_EXPORTER_OTLP_ENDPOINT, else none are made",
     )
+    allowed_folders: tuple[UserPath, ...] = Field(
+        (), description="folders of this computer that documents may be read from"
+    )
     allowed_origins: tuple[str, ...] = Field((), description="web pages that may call it (CORS)")
     log_content: bool = Field(
         False, description="write questions and answers into the log; for finding faults only"
