@@ -161,6 +161,7 @@ def embeds(client: httpx.Client, load: Load, number: int) -> None:
     good = reply.status_code == 200 and len(reply.json()["data"]) == len(texts)
     outcome = "answered" if good else "refused" if reply.status_code == 429 else "failed"
     load.note("embedding", outcome, reply.text)
+    time.sleep(0.5)
 
 
 def searches(client: httpx.Client, load: Load, number: int) -> None:
