@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from glm_rag.templates import Template
 
 _NUM_NEAREST = 3
+# Told of each part of a step when it is over: its name, start and end in ns since 1970. For traces.
+on_step: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("on_step", default=None)
 _NO_CONTEXT = PackedContext(passages=(), num_tokens=0, budget=0, num_dropped=0)
 
 
@@ -131,11 +134,13 @@ class AnswerRun:
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
         """Record the seconds of a step, added up where it is taken several times."""
-        start = time.perf_counter()
+        start, started = time.perf_counter(), time.time_ns()
         try:
             yield
         finally:
             self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
+            if (tell := on_step.get()) is not None:
+                tell(step, started, time.time_ns())
 
     def add(self, chunk: BaseMessage) -> AnswerDelta | None:
         """Take in a chunk of the model's stream; its text with the marks that it completed."""

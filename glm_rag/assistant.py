@@ -205,10 +205,11 @@ class Assistant:
                 f"no passage fits beside the question in a window of {run.window} tokens: "
                 "shorten the question or lower packing.answer_reserve"
             )
-        turns = run.turns(run.render(run.added), run.history)
-        run.prompt = turns[-1].text
+        with run.timed("prompt"):
+            turns = run.turns(run.render(run.added), run.history)
+            run.prompt = turns[-1].text
+            run.num_prompt_tokens = run.counter.prompt(turns)
         run.marker = Marker(run.context.passages, run.searched.text)
-        run.num_prompt_tokens = run.counter.prompt(turns)
         return to_messages(turns)
 
     def _pack(self, run: AnswerRun, documents: Sequence[Document]) -> None:

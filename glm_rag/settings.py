@@ -260,6 +260,20 @@ class ServerSettings(_Section):
         60.0, gt=0, description="longest time for receiving a request, uploads not counted"
     )
     upload_seconds: float = Field(3600.0, gt=0, description="longest time for receiving an upload")
+    shutdown_seconds: float = Field(
+        30.0, ge=0, description="longest time for running answers to finish when it ends"
+    )
+    models: tuple[str, ...] = Field(
+        (), description="more models that may be asked for; each takes memory from then on"
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="where OpenTelemetry traces go, as http://127.0.0.1:4318; default: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, else none are made",
+    )
+    allowed_folders: tuple[UserPath, ...] = Field(
+        (), description="folders of this computer that documents may be read from"
+    )
     allowed_origins: tuple[str, ...] = Field((), description="web pages that may call it (CORS)")
     log_content: bool = Field(
         False, description="write questions and answers into the log; for finding faults only"

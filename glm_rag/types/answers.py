@@ -129,7 +129,8 @@ class Answer:
 
     Attributes:
         text: what was streamed; after a loop (`finish_reason` repetition) the repeated part once.
-        timings: seconds by step: `retrieve`, `pack`, `first_token`, `generate`, `cite`, `total`.
+        timings: seconds by step: `retrieve`, `pack`, `prompt`, `first_token`, `generate`, `cite`,
+            `total`.
         abstained: no evidence was found, so `text` says so and `citations` is empty.
         reason: why it abstained; empty otherwise.
         messages: the conversation up to and including this answer; pass the `Answer` as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
-from glm_rag.settings import Settings, expand_user
+from glm_rag.settings import Settings
 from glm_rag.types import DocumentInfo, KnowledgeBaseInfo
 from glm_rag_ui import backend, session
 from glm_rag_ui.runs import SHARED
@@ -231,12 +231,9 @@ def forget_failure(settings: Settings, kb: str, source: str) -> None:
 
 def uploaded_file(settings: Settings, kb: str, source: str) -> Path | None:
     """The file of a source if the page keeps it among the uploads of this knowledge base."""
-    from glm_rag.knowledge.uploads import uploads_of
+    from glm_rag_ingest.places import uploaded_file as file_in
 
-    path = file_of(source)
-    folders = [Path(os.path.realpath(folder)) for folder in uploads_of(kb, settings.home)]
-    real = None if path is None else Path(os.path.realpath(path))
-    return path if real and any(real.is_relative_to(folder) for folder in folders) else None
+    return file_in(source, kb, settings.home)
 
 
 def file_of(source: str) -> Path | None:
@@ -247,11 +244,9 @@ def file_of(source: str) -> Path | None:
 
 
 def _delete_upload(settings: Settings, kb: str, source: str) -> None:
-    if "#" in source:  # a member: the file belongs to its container
-        return
-    path = uploaded_file(settings, kb, source)
-    if path is not None:
-        path.unlink(missing_ok=True)
+    from glm_rag_ingest.places import delete_upload
+
+    delete_upload(source, kb, settings.home)
 
 
 # ---------------------------------------------------------------- folders of the server
@@ -266,22 +261,3 @@ def bounds(settings: Settings, path: Path) -> tuple[Path, ...]:
     folders = (*settings.ui.allowed_folders, settings.home / "uploads")
     places = {place for folder in folders for place in (folder, Path(os.path.realpath(folder)))}
     return folders if any(path.is_relative_to(place) for place in places) else ()
-
-
-def allowed_folder(text: str, allowed: Sequence[Path]) -> Path:
-    """The real folder or file behind what was typed.
-
-    Raises:
-        ConfigError: `outside` the allowed ones, wherever links and `..` lead, or `missing`.
-    """
-    folders = [Path(os.path.realpath(folder)) for folder in allowed]
-    try:
-        path = Path(os.path.realpath(expand_user(text.strip())))
-    except ValueError as error:  # a NUL
-        raise ConfigError("outside") from error
-    # Also of what is not there: whether a file exists elsewhere is nobody's business.
-    if not text.strip() or not any(path.is_relative_to(folder) for folder in folders):
-        raise ConfigError("outside")
-    if not path.exists():
-        raise ConfigError("missing")
-    return path

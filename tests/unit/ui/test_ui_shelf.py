@@ -10,6 +10,7 @@ pytest.importorskip("faiss")
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag_ingest.places import allowed_path
 from glm_rag_ui import backend, shelf
 from word_embeddings import WordEmbeddings
 
@@ -42,10 +43,10 @@ def test_nothing_but_what_lies_inside_is_allowed(tmp_path, text):
     allowed = tmp_path / "allowed"
     allowed.mkdir()
     with pytest.raises(ConfigError, match="outside"):
-        shelf.allowed_folder(text.replace("/allowed", str(allowed)), [allowed])
-    assert shelf.allowed_folder(f" {allowed}/./ ", [allowed]) == allowed.resolve()
+        allowed_path(text.replace("/allowed", str(allowed)), [allowed])
+    assert allowed_path(f" {allowed}/./ ", [allowed]) == allowed.resolve()
     (tmp_path / "link").symlink_to(allowed)
-    assert shelf.allowed_folder(str(allowed), [tmp_path / "link"]) == allowed.resolve()
+    assert allowed_path(str(allowed), [tmp_path / "link"]) == allowed.resolve()
 
 
 def test_only_uploads_are_deleted_with_their_documents(home, tmp_path):

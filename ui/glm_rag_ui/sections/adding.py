@@ -11,6 +11,7 @@ import streamlit as st
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag.types import IngestProgress
 from glm_rag_ingest.loaders.suffixes import BY_SUFFIX
+from glm_rag_ingest.places import MissingPathError, allowed_path
 from glm_rag_ui import evidence, failures, render, shelf, uploads
 from glm_rag_ui.i18n import Translate
 from glm_rag_ui.runs import SHARED, Batch, Run
@@ -68,9 +69,9 @@ def server_folder(visit: Visit) -> None:
     if not is_sent:
         return
     try:
-        path = shelf.allowed_folder(typed or "", allowed)
+        path = allowed_path(typed or "", allowed)
     except ConfigError as error:
-        words = "folder_missing" if str(error) == "missing" else "folder_outside"
+        words = "folder_missing" if isinstance(error, MissingPathError) else "folder_outside"
         folders = ", ".join(map(str, allowed))
         st.html(render.notice("error", t(words), t("folder_allowed", folders=folders)))
         return

@@ -1,0 +1,85 @@
+"""`POST /v1/completions`: the model goes on with a raw text."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from glm_rag_server.answering import Job, respond
+from glm_rag_server.auth import require
+from glm_rag_server.context import context_of
+from glm_rag_server.keys import Key
+from glm_rag_server.openai_types import ERRORS, Completion, CompletionRequest, refuse_unsupported
+from glm_rag_server.pieces import End, Piece, completion_pieces
+from glm_rag_server.shapes import finish_reason, usage_body
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+
+
+@router.post(
+    "/completions",
+    response_model=Completion,
+    summary="Go on with a text",
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def completions(
+    body: CompletionRequest, request: Request, key: Annotated[Key, Depends(require("read"))]
+) -> Response:
+    """Without chat format, as for few-shot prompts and code."""
+    models = context_of(request).models
+    refuse_unsupported(body)
+    prompt, options = body.text(), body.sampling()
+    llm = models.completion_llm(models.check(body.model))
+    job = Job(
+        kind="completion",
+        model=body.model,
+        make=partial(completion_pieces, llm, prompt, options),
+        form=CompletionForm(body.model),
+        question=prompt,
+        stream=bool(body.stream),
+        wants_usage=body.wants_usage,
+    )
+    return await respond(request, key, job)
+
+
+@dataclass
+class CompletionForm:
+    """A continuation as `text_completion`, whole or in chunks."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Nothing stands before the text."""
+        return []
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """A piece of the text."""
+        return self._body(piece.text, finish_reason(piece.end) if piece.end else None)
+
+    def usage_chunk(self, end: End) -> dict[str, Any]:
+        """The counts, without a choice."""
+        return {**self._body("", None), "choices": [], "usage": usage_body(end.usage)}
+
+    def whole(self, text: str, end: End) -> dict[str, Any]:
+        """The text in one piece."""
+        return {**self._body(text, finish_reason(end)), "usage": usage_body(end.usage)}
+
+    def _body(self, text: str, reason: str | None) -> dict[str, Any]:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [choice],
+            "system_fingerprint": None,
+        }

@@ -1,0 +1,60 @@
+"""For machines that watch: `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from glm_rag.errors import GlmRagError
+from glm_rag_server.auth import require
+from glm_rag_server.context import ServerContext, context_of
+from glm_rag_server.errors import as_api_error
+from glm_rag_server.keys import Key
+
+router = APIRouter(tags=["Operation"])
+_LOOK_SECONDS = 10.0
+
+
+@router.get("/healthz", summary="Does the server live?")
+async def healthz() -> dict[str, str]:
+    """It does, if this comes."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", summary="Can it answer?", responses={503: {"description": "it cannot"}})
+async def readyz(request: Request) -> Response:
+    """Whether the model and the knowledge bases are there and the server is not ending. `checks`
+    says of each `ok` or what is wrong.
+    """
+    context = context_of(request)
+    checks = {
+        "model": await _look(context, context.models.check_model),
+        "store": await _look(context, context.models.knowledge_bases),
+        "server": "ending" if context.closing.is_set() else "ok",
+    }
+    ready = set(checks.values()) == {"ok"}
+    body = {"status": "ready" if ready else "not ready", "checks": checks}
+    return JSONResponse(body, 200 if ready else 503)
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+async def metrics(request: Request, _key: Annotated[Key, Depends(require("read"))]) -> Response:
+    """As text. Needs a key with the scope `read` where the server has keys."""
+    return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _look(context: ServerContext, call: Callable[[], object]) -> str:
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await asyncio.to_thread(call)
+    except GlmRagError as error:
+        return as_api_error(error, context.settings.home).message
+    except TimeoutError:
+        return f"no answer within {_LOOK_SECONDS:g} s"
+    return "ok"

@@ -1,0 +1,1 @@
+"""The part of the HTTP API that is about knowledge bases: `/kb`."""

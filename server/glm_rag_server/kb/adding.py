@@ -1,0 +1,161 @@
+"""`POST /kb/{name}/documents` and `ingest`: files into a knowledge base."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge.uploads import sweep, uploads_folder, uploads_of
+from glm_rag_ingest.pipeline import IngestOptions
+from glm_rag_ingest.places import allowed_path
+from glm_rag_ingest.selection import Selection
+from glm_rag_server.context import ServerContext
+from glm_rag_server.errors import ApiError
+from glm_rag_server.kb import schemas
+from glm_rag_server.kb.job_routes import Wait, answer
+from glm_rag_server.kb.jobs import Job, SentFile
+from glm_rag_server.kb.receiving import receive
+from glm_rag_server.kb.state import Context, Opened, TheState, Writer, not_found
+from glm_rag_server.kb.work import ingesting
+
+router = APIRouter()
+
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/{name}/documents", status_code=202, openapi_extra=_FORM)
+async def upload_documents(
+    key: Writer,
+    kb: Opened,
+    request: Request,
+    response: Response,
+    context: Context,
+    state: TheState,
+    retry_failed: Annotated[bool, Query(description="read again what failed for good")] = False,
+    wait: Wait = 0,
+) -> schemas.Job:
+    """Upload files and have them read; the job tells how far that is.
+
+    A file of a name that was uploaded before replaces it; what has not changed is skipped. Files
+    of one name in the same request get numbers.
+    """
+    name, home = kb.name, context.settings.home
+    state.jobs.check(name)
+    with _disk_errors():
+        folder = await to_thread.run_sync(_folder, name, home)
+        files = await receive(request, folder)
+    paths = [path for _, path in files]
+    await to_thread.run_sync(_check_still_there, context, name, paths)
+    job = Job(
+        name,
+        "ingest",
+        ingesting(context.settings, name, paths, IngestOptions(retry_failed=retry_failed)),
+        owner=key.id,
+        files=[SentFile(sent, path.resolve().as_uri()) for sent, path in files],
+    )
+    state.jobs.submit(job)
+    return await answer(job, wait, context, response)
+
+
+def _folder(name: str, home: Path) -> Path:
+    folder = uploads_folder(name, home)
+    sweep(folder)
+    return folder
+
+
+def _check_still_there(context: ServerContext, name: str, paths: Sequence[Path]) -> None:
+    """An upload may take an hour, and somebody may have deleted the knowledge base meanwhile."""
+    if name in context.models.knowledge_bases():
+        return
+    for path in paths:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        paths[0].parent.rmdir()
+    raise not_found(name)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:  # the folder was deleted with its knowledge base
+        raise ApiError(409, "the knowledge base was deleted meanwhile") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ApiError(507, "the server's disk is full: ask for space") from error
+        raise KnowledgeBaseError(f"cannot keep uploads: {error.strerror}") from error
+
+
+@router.post("/{name}/ingest", status_code=202)
+async def ingest(
+    key: Writer,
+    kb: Opened,
+    wanted: schemas.IngestRequest,
+    response: Response,
+    context: Context,
+    state: TheState,
+    wait: Wait = 0,
+) -> schemas.Job:
+    """Read files of the server's disk, or everything uploaded again, as after a stop."""
+    options = _options(wanted)
+    paths, within = await to_thread.run_sync(_places, kb.name, wanted.paths, context)
+    work = ingesting(context.settings, kb.name, paths, replace(options, within=within))
+    job = Job(kb.name, "ingest", work, owner=key.id)
+    state.jobs.submit(job)
+    return await answer(job, wait, context, response)
+
+
+def _options(wanted: schemas.IngestRequest) -> IngestOptions:
+    include, exclude = tuple(wanted.include), tuple(wanted.exclude)
+    try:
+        Selection.of(include, exclude)
+    except re.error as error:
+        raise ApiError(400, f"not a pattern: {error}", param="include") from error
+    return IngestOptions(
+        prune=wanted.prune,
+        dry_run=wanted.dry_run,
+        include=include,
+        exclude=exclude,
+        retry_failed=wanted.retry_failed,
+    )
+
+
+def _places(
+    name: str, paths: Sequence[str], context: ServerContext
+) -> tuple[list[Path], tuple[Path, ...]]:
+    """What shall be read, and the folders in which it must really lie."""
+    home, allowed = context.settings.home, context.settings.server.allowed_folders
+    if not paths:
+        folders = uploads_of(name, home)
+        if not folders:
+            raise ApiError(400, "nothing was uploaded yet: name paths", param="paths")
+        return folders, tuple(folders)
+    return [allowed_path(path, allowed) for path in paths], allowed

@@ -1,0 +1,187 @@
+"""Where answers come from: the model alone, the model over a knowledge base, or raw text.
+
+Each gives the same pieces, in the thread that computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from glm_rag.counting import TokenCounter
+from glm_rag.types import Answer, AnswerDelta, ScoredDocument, Usage
+from glm_rag.types.plain import to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from glm_rag.assistant import Assistant
+    from glm_rag.types import Passage
+    from glm_rag_server.memory import Memory
+    from glm_rag_server.served import ServedText
+
+_MESSAGES: Mapping[str, type[BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an answer ended. `extension` is the `glm_rag` of the response, empty without passages."""
+
+    finish_reason: str
+    usage: Usage
+    extension: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text. `marks` are the citations that it completed; `end` stands on the last one."""
+
+    text: str = ""
+    marks: dict[str, Any] = field(default_factory=dict)
+    end: End | None = None
+
+
+def chat_pieces(
+    llm: Any, texts: Sequence[tuple[str, str]], options: Mapping[str, Any]
+) -> Generator[Piece, None, None]:
+    """The model's answer to a conversation of (role, text)."""
+    messages = [_MESSAGES[role](text) for role, text in texts]
+    reason, usage, written = "stop", None, ""
+    with closing(llm.stream(messages, **options)) as chunks:
+        for chunk in chunks:
+            if text := str(chunk.text):
+                written += text
+                yield Piece(text)
+            usage = _usage(chunk) or usage
+            reason = chunk.response_metadata.get("finish_reason") or reason
+    if usage is None:
+        counter = TokenCounter(llm)
+        usage = Usage(sum(counter.text(text) + 4 for _, text in texts), counter.text(written))
+    yield Piece(end=End(reason, usage))
+
+
+def completion_pieces(
+    llm: ServedText, prompt: str, options: Mapping[str, Any]
+) -> Generator[Piece, None, None]:
+    """How the model goes on with a text."""
+    reason, usage = "stop", Usage(0, 0)
+    with closing(_generator(llm._stream(prompt, **options))) as chunks:
+        for chunk in chunks:
+            if chunk.text:
+                yield Piece(chunk.text)
+            if info := chunk.generation_info:
+                reason, usage = info["finish_reason"], Usage(**info["usage"])
+    yield Piece(end=End(reason, usage))
+
+
+def answer_pieces(
+    open_assistant: Callable[[], Assistant],
+    kb_name: str,
+    texts: Sequence[tuple[str, str]],
+    options: Mapping[str, Any],
+    memory: Memory,
+    owner: str,
+) -> Generator[Piece, None, None]:
+    """The answer to the last question, from documents, with what supports it."""
+    notes = []
+    if any(role == "system" for role, _ in texts):
+        notes.append("system messages are not used: the prompt over documents has its own")
+    dialogue = [(role, text) for role, text in texts if role != "system"]
+    assistant = open_assistant()
+    if options:
+        assistant = copy(assistant)
+        assistant.llm = assistant.llm.bind(**options)
+    *said, (_, question) = dialogue
+    place = (owner, kb_name)
+    history = memory.find(place, said) or said
+    written = ""
+    with closing(_generator(assistant.stream(question, history=history))) as deltas:
+        for delta in deltas:
+            written += delta.text
+            if delta.answer is None:
+                yield Piece(delta.text, _marks(delta))
+            else:
+                answer = delta.answer
+                for text in {written, answer.text}:  # as streams and whole answers give it
+                    memory.keep(place, [*dialogue, ("assistant", text)], answer)
+                extension = extension_of(answer, kb_name, notes, written)
+                end = End(answer.finish_reason, answer.usage, extension)
+                yield Piece(delta.text, _marks(delta), end)
+
+
+def extension_of(
+    answer: Answer, kb_name: str, notes: Sequence[str] = (), written: str | None = None
+) -> dict[str, Any]:
+    """The field `glm_rag` of a response; `AnswerBody` describes it."""
+    return {
+        "knowledge_base": kb_name,
+        "abstained": answer.abstained,
+        "reason": answer.reason,
+        "citations": to_plain(answer.citations),
+        "unsupported": to_plain(answer.unsupported),
+        "passages": [_passage(passage) for passage in answer.context.passages],
+        "nearest": [_nearest(found) for found in answer.nearest],
+        "search_question": answer.search_question,
+        "finish_reason": answer.finish_reason,
+        "text": answer.text if written not in (None, answer.text) else None,
+        "timings": {step: round(seconds, 4) for step, seconds in answer.timings.items()},
+        "trace": to_plain(answer.trace),
+        "window": to_plain(answer.window),
+        "notes": list(notes),
+    }
+
+
+def _marks(delta: AnswerDelta) -> dict[str, Any]:
+    marks = {"citations": delta.citations, "unsupported": delta.unsupported}
+    return {name: to_plain(found) for name, found in marks.items() if found}
+
+
+def _passage(passage: Passage) -> dict[str, Any]:
+    return {
+        "index": passage.index,
+        **_place(passage.document.metadata),
+        "start": passage.document.metadata.get("start", 0),
+        "end": passage.document.metadata.get("end", 0),
+        "text": passage.text,
+        "num_tokens": passage.num_tokens,
+        "truncated": passage.truncated,
+    }
+
+
+def _nearest(found: ScoredDocument) -> dict[str, Any]:
+    document = found.document
+    return {
+        **_place(document.metadata),
+        "score": round(found.score, 4),
+        "text": document.page_content,
+    }
+
+
+def _place(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "source": str(metadata.get("source", "")),
+        "title": str(metadata.get("title", "")),
+        "page": metadata.get("page"),
+    }
+
+
+def _usage(chunk: Any) -> Usage | None:
+    counts = getattr(chunk, "usage_metadata", None)
+    if not counts:
+        return None
+    cached = (counts.get("input_token_details") or {}).get("cache_read", 0)
+    return Usage(counts["input_tokens"], counts["output_tokens"], cached)
+
+
+def _generator(stream: Iterator[Any]) -> Generator[Any, None, None]:
+    """Streams of ours are generators, which can be closed; their types say iterator."""
+    return stream  # type: ignore[return-value]
