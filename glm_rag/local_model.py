@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 from glm_rag.config import default_home, explain
 from glm_rag.errors import ConfigError
 from glm_rag.settings import CacheSettings, ModelSettings
+from glm_rag.shared_batch import current_batch
 from glm_rag.types import GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class LocalModel(BaseModel):
         """
         if self.max_running is not None and engine.scheduler is None:
             engine.serve(self.max_running)
+        if (shared := current_batch()) is not None:
+            return shared.stream(engine, prompt_ids, params)
         return engine.generate(prompt_ids, params)
 
     def _load(self, model: str) -> Engine:

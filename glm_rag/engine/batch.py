@@ -203,25 +203,27 @@ class Batch:
         return min(shared, engine.prefill_chunk)
 
     def _decode(self, engine: Engine) -> None:
-        """One pass for all whose prompts are read; an answer that is alone drafts as ever."""
+        """One pass for all whose prompts are read; drafts fill it where they pay."""
         ready = [request for request, running in self._running.items() if not running.num_unread]
         if not ready:
             return
-        drafts = None if len(ready) == 1 else 0
         logits: Tensor | None = None
+        shares: list[tuple[list[int], KVCache]] = []
+        rows = len(ready)
         with self._failing(*ready):
-            shares = [
-                (running.next_ids(drafts=drafts), running.cache)
-                for running in map(self._running.__getitem__, ready)
-            ]
+            for request in ready:
+                generation = self._running[request]
+                token_ids = generation.next_ids(others=rows - 1)
+                rows += len(token_ids) - 1
+                shares.append((token_ids, generation.cache))
             # The rows go to the CPU, where ids are drawn, in one piece.
             logits = decode_together(engine.model, shares)[:, : engine.tokenizer.vocab_size].cpu()
         if logits is None:
             return
         counts = [len(token_ids) for token_ids, _ in shares]
-        for request, rows in zip(ready, logits.split(counts), strict=True):
+        for request, own in zip(ready, logits.split(counts), strict=True):
             with self._failing(request):
-                self._take(engine, request, rows)
+                self._take(engine, request, own)
 
     def _take(self, engine: Engine, request: Request, logits: Tensor) -> None:
         generation = self._running[request]
