@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.generate import decode_together
 from glm_rag.engine.generation import EXPECTED_ANSWER, Generation
@@ -221,7 +223,7 @@ class Batch:
         if logits is None:
             return
         counts = [len(token_ids) for token_ids, _ in shares]
-        for request, own in zip(ready, logits.split(counts), strict=True):
+        for request, own in zip(ready, torch.split(logits, counts), strict=True):
             with self._failing(request):
                 self._take(engine, request, own)
 
