@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -17,9 +17,9 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables.config import get_config_list
+from langchain_core.runnables.config import get_config_list, run_in_executor
 
-from glm_rag.local_model import LocalModel
+from glm_rag.local_model import LocalModel, in_threads
 from glm_rag.messages import TOKEN_IDS, prompt_turns
 from glm_rag.shared_batch import batch_with_threads, shared_batch
 from glm_rag.types import ChatTurn, GenerationDelta, Usage
@@ -73,17 +73,46 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        deltas = self._deltas(messages, stop, kwargs)
+        yield from self._chunks(deltas, self.model_name(kwargs.get("model")), run_manager)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        manager = None if run_manager is None else run_manager.get_sync()
+        deltas = await run_in_executor(None, self._deltas, messages, stop, kwargs)
+        chunks = self._chunks(deltas, self.model_name(kwargs.get("model")), manager)
+        async with aclosing(in_threads(chunks, deltas)) as items:
+            async for chunk in items:
+                yield chunk
+
+    def _deltas(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Generator[GenerationDelta, None, None]:
         params = self.sampling(stop, kwargs)
         engine = self.open(kwargs.get("model"))
+        return self.run(engine, _prompt_ids(engine, messages), params)
+
+    def _chunks(
+        self,
+        deltas: Generator[GenerationDelta, None, None],
+        model_name: str,
+        run_manager: CallbackManagerForLLMRun | None,
+    ) -> Iterator[ChatGenerationChunk]:
         token_ids: list[int] = []
-        for delta in self.run(engine, _prompt_ids(engine, messages), params):
-            token_ids += delta.token_ids
-            if not delta.text and delta.finish_reason is None:
-                continue
-            chunk = _chunk(delta, token_ids, self.model_name(kwargs.get("model")))
-            if run_manager is not None:
-                run_manager.on_llm_new_token(delta.text, chunk=chunk)
-            yield chunk
+        with closing(deltas):
+            for delta in deltas:
+                token_ids += delta.token_ids
+                if not delta.text and delta.finish_reason is None:
+                    continue
+                chunk = _chunk(delta, token_ids, model_name)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(delta.text, chunk=chunk)
+                yield chunk
 
     def _generate(
         self,

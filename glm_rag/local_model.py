@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
@@ -17,6 +20,8 @@ from glm_rag.types import GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:
     from glm_rag.engine.engine import Engine
+
+T = TypeVar("T")
 
 _SAMPLING = tuple(SamplingParams.__dataclass_fields__)
 # Standard constructor arguments of LangChain that only matter for models behind an API.
@@ -178,6 +183,26 @@ class LocalModel(BaseModel):
         names = (*ModelSettings.model_fields, *_SAMPLING)
         values = {name: getattr(self, name) for name in names if name != "name"}
         return {"model": self.model_name(), **values}
+
+
+async def in_threads(
+    chunks: Iterator[T], deltas: Generator[GenerationDelta, None, None]
+) -> AsyncGenerator[T, None]:
+    """Chunks that are made of an answer's deltas, each waited for in a thread.
+
+    Whoever breaks off stops the answer at once, also while it waits for its place or reads its
+    prompt. Without a scheduler it stops with its next delta.
+    """
+    loop, context, end = asyncio.get_running_loop(), copy_context(), object()
+    try:
+        while True:
+            item = await loop.run_in_executor(None, context.run, next, chunks, end)
+            if item is end:
+                return
+            yield cast("T", item)
+    finally:
+        with suppress(ValueError):  # a plain generator that is computing
+            deltas.close()
 
 
 def _check_override(name: str) -> None:
