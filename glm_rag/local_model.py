@@ -7,6 +7,7 @@ import difflib
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -193,13 +194,11 @@ async def in_threads(
     Whoever breaks off stops the answer at once, also while it waits for its place or reads its
     prompt. Without a scheduler it stops with its next delta.
     """
-    loop, context, end = asyncio.get_running_loop(), copy_context(), object()
+    loop, context = asyncio.get_running_loop(), copy_context()
+    following = partial(next, chunks, None)
     try:
-        while True:
-            item = await loop.run_in_executor(None, context.run, next, chunks, end)
-            if item is end:
-                return
-            yield cast("T", item)
+        while (item := await loop.run_in_executor(None, context.run, following)) is not None:
+            yield item
     finally:
         with suppress(ValueError):  # a plain generator that is computing
             deltas.close()
