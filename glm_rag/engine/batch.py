@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.generate import decode_together
 from glm_rag.engine.generation import EXPECTED_ANSWER, Generation
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
     from glm_rag.engine.engine import Engine
 
-# Prompt tokens read between two steps of running answers: what these wait at most.
+# Prompt tokens read in one step: so long running answers wait, and who leaves keeps its place.
+# On a CPU larger chunks are no faster.
 SHARED_CHUNK = 128
 SHARED_CUDA_CHUNK = 512
 
@@ -197,31 +200,33 @@ class Batch:
             left -= unread
 
     def _chunk(self, engine: Engine) -> int:
-        if all(running.num_unread for running in self._running.values()):
-            return engine.prefill_chunk
-        shared = SHARED_CUDA_CHUNK if engine.device.type == "cuda" else SHARED_CHUNK
-        return min(shared, engine.prefill_chunk)
+        if engine.device.type != "cuda":
+            return min(SHARED_CHUNK, engine.prefill_chunk)
+        nobody_waits = all(running.num_unread for running in self._running.values())
+        return engine.prefill_chunk if nobody_waits else SHARED_CUDA_CHUNK
 
     def _decode(self, engine: Engine) -> None:
-        """One pass for all whose prompts are read; an answer that is alone drafts as ever."""
+        """One pass for all whose prompts are read; drafts fill it where they pay."""
         ready = [request for request, running in self._running.items() if not running.num_unread]
         if not ready:
             return
-        drafts = None if len(ready) == 1 else 0
         logits: Tensor | None = None
+        shares: list[tuple[list[int], KVCache]] = []
+        rows = len(ready)
         with self._failing(*ready):
-            shares = [
-                (running.next_ids(drafts=drafts), running.cache)
-                for running in map(self._running.__getitem__, ready)
-            ]
+            for request in ready:
+                generation = self._running[request]
+                token_ids = generation.next_ids(others=rows - 1)
+                rows += len(token_ids) - 1
+                shares.append((token_ids, generation.cache))
             # The rows go to the CPU, where ids are drawn, in one piece.
             logits = decode_together(engine.model, shares)[:, : engine.tokenizer.vocab_size].cpu()
         if logits is None:
             return
         counts = [len(token_ids) for token_ids, _ in shares]
-        for request, rows in zip(ready, logits.split(counts), strict=True):
+        for request, own in zip(ready, torch.split(logits, counts), strict=True):
             with self._failing(request):
-                self._take(engine, request, rows)
+                self._take(engine, request, own)
 
     def _take(self, engine: Engine, request: Request, logits: Tensor) -> None:
         generation = self._running[request]
