@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 
-from glm_rag.build import info_or_error, open_knowledge_base
+from glm_rag.build import info_or_error, open_knowledge_base, templates_for
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.naming import delete_knowledge_base, folder_of
@@ -103,6 +103,13 @@ def delete(name: Name, context: Context, state: TheState) -> schemas.Deleted:
             shutil.rmtree(folder, ignore_errors=True)
     state.jobs.forget(name)
     return schemas.Deleted(deleted=name)
+
+
+@router.get("/{name}/prompt", dependencies=[READ])
+def show_prompt(kb: Opened, context: Context) -> schemas.Prompt:
+    """Show the words of the prompts about a knowledge base, by language."""
+    templates = templates_for(context.settings, kb)
+    return schemas.Prompt(templates={name: one.model_dump() for name, one in templates.items()})
 
 
 @router.get("/{name}/feedback", dependencies=[ADMIN])

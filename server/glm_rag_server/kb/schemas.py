@@ -316,3 +316,9 @@ class Feedback(_Given):
     """What readers of the page thought of answers."""
 
     feedback: list[dict[str, Any]]
+
+
+class Prompt(_Given):
+    """Texts by language and key, as in configs/prompt.yaml."""
+
+    templates: dict[str, dict[str, Any]]

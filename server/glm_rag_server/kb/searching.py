@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 
 from glm_rag.build import build_retriever
@@ -17,7 +19,7 @@ def search(
     wanted: schemas.SearchRequest, kb: Opened, context: Context, state: TheState
 ) -> schemas.SearchResult:
     """Find passages as an answer would, without answering."""
-    change = {"reranker": state.reranker(context, kb)}
+    change: dict[str, Any] = {"reranker": state.reranker(context, kb)}
     if wanted.filter is not None:
         change["filter"] = wanted.filter
     retriever = build_retriever(context.settings, kb).model_copy(update=change)

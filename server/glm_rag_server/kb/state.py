@@ -67,7 +67,9 @@ async def jobs_until_the_end(app: FastAPI) -> AsyncIterator[None]:
 
 
 def name_of(
-    name: Annotated[str, Path(description="of the knowledge base", max_length=1000)],
+    name: Annotated[
+        str, Path(description="of the knowledge base", max_length=200, examples=["handbook"])
+    ],
     context: Annotated[ServerContext, Depends(context_of)],
 ) -> str:
     """The name as folders have it, whether there is one or not.

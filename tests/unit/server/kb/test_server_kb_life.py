@@ -190,6 +190,7 @@ SCOPES = {
     ("POST", "/kb/{name}/verify/citations"): "read",
     ("POST", "/kb/{name}/rebuild"): "admin",
     ("GET", "/kb/{name}/export"): "admin",
+    ("GET", "/kb/{name}/prompt"): "read",
     ("GET", "/kb/{name}/feedback"): "admin",
 }
 
