@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.uploads import sweep, uploads_folder, uploads_of
@@ -27,7 +27,7 @@ from glm_rag_server.kb.receiving import receive
 from glm_rag_server.kb.state import Context, Opened, TheState, Writer, not_found
 from glm_rag_server.kb.work import ingesting
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -59,7 +59,6 @@ async def upload_documents(
     response: Response,
     context: Context,
     state: TheState,
-    retry_failed: Annotated[bool, Query(description="read again what failed for good")] = False,
     wait: Wait = 0,
 ) -> schemas.Job:
     """Upload files and have them read; the job tells how far that is.
@@ -77,7 +76,7 @@ async def upload_documents(
     job = Job(
         name,
         "ingest",
-        ingesting(context.settings, name, paths, IngestOptions(retry_failed=retry_failed)),
+        ingesting(context.settings, name, paths, IngestOptions()),
         owner=key.id,
         files=[SentFile(sent, path.resolve().as_uri()) for sent, path in files],
     )

@@ -20,7 +20,7 @@ from glm_rag.types import KnowledgeBaseInfo
 from glm_rag_server.kb import schemas, views
 from glm_rag_server.kb.state import ADMIN, READ, Context, Name, Opened, TheState, not_found, taken
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _END_SECONDS = 30.0
 

@@ -27,7 +27,7 @@ from glm_rag_server.kb.jobs import Job
 from glm_rag_server.kb.state import ADMIN, READ, Admin, Context, Opened, TheState, Writer, taken
 from glm_rag_server.kb.work import rebuilding, verifying
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _BLOCK = 1 << 20
 _FILE: dict[str, Any] = {

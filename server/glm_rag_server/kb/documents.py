@@ -15,7 +15,7 @@ from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import schemas, views
 from glm_rag_server.kb.state import READ, WRITE, Context, Opened
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _FAR = 2**53
 Source = Annotated[

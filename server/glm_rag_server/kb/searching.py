@@ -11,7 +11,7 @@ from glm_rag.retrieval.explain import explain
 from glm_rag_server.kb import schemas, views
 from glm_rag_server.kb.state import READ, Context, Opened, TheState
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 
 @router.post("/{name}/search", dependencies=[READ])

@@ -39,10 +39,12 @@ def _ingest(
     from glm_rag_ingest.pipeline import Ingestion, Listeners
 
     def tell(progress: IngestProgress) -> None:
-        job.tell({"step": "ingesting", **to_plain(progress)})
+        current = Path(progress.current).name  # where it lies is not everybody's business
+        job.tell({"step": "ingesting", **to_plain(progress), "current": current})
 
     ingestion = Ingestion(paths, opened, settings, options, Listeners(tell))
-    job.live = lambda: summary(ingestion.report())
+    # A run calls itself interrupted until it has ended.
+    job.live = lambda: {**summary(ingestion.report()), "interrupted": job.is_stopping}
     job.when_stopped(ingestion.stop)
     report = ingestion.run()
     job.result = summary(report)

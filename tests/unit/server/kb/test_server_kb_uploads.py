@@ -60,11 +60,18 @@ def test_files_of_one_name_get_numbers_in_a_request_and_replace_earlier_ones(upl
     assert (again["result"]["num_skipped"], again["result"]["num_updated"]) == (1, 1)
 
 
-def test_a_file_that_failed_is_read_again_only_where_that_is_asked_for(upload):
+def test_a_file_that_failed_is_read_again_when_it_is_sent_again_or_that_is_asked_for(
+    client, upload
+):
     torn = ("torn.pdf", b"%PDF-1.7 torn")
     assert upload(torn)["result"]["num_failures"] == 1
-    assert upload(torn)["result"]["num_failed_before"] == 0  # a new file of a new time
-    assert upload(torn, retry_failed=True)["result"]["num_failures"] == 1
+    assert upload(torn)["result"]["num_failures"] == 1
+
+    def again(**options):
+        return client.post("/kb/notes/ingest?wait=20", json=options).json()["result"]
+
+    assert again()["num_failed_before"] == 1
+    assert again(retry_failed=True)["num_failures"] == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])
