@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -56,6 +55,9 @@ class LocalModel(BaseModel):
     speculate: bool = True
     loop_guard: bool = True
     batch_size: int = Field(8, ge=1, description="most inputs of one `batch` answered at once")
+    max_running: int | None = Field(
+        None, ge=1, description="answers of any threads that the engine computes together"
+    )
 
     engine: Any = Field(None, exclude=True, repr=False, description="a loaded engine to use")
     _opened: Any = PrivateAttr(default=None)
@@ -141,9 +143,14 @@ class LocalModel(BaseModel):
     def run(
         self, engine: Engine, prompt_ids: Sequence[int], params: SamplingParams
     ) -> Generator[GenerationDelta, None, None]:
-        """Generate; closing this generator stops the engine and frees its cache at once."""
-        with closing(engine.generate(prompt_ids, params)) as deltas:
-            yield from deltas
+        """Generate; closing this generator stops the answer and frees its place and cache.
+
+        With `max_running`, answers that are asked for at the same time decode together; then any
+        thread may close it.
+        """
+        if self.max_running is not None and engine.scheduler is None:
+            engine.serve(self.max_running)
+        return engine.generate(prompt_ids, params)
 
     def _load(self, model: str) -> Engine:
         from glm_rag.models.loading import open_engine
@@ -152,6 +159,8 @@ class LocalModel(BaseModel):
         engine = open_engine(self._settings(model), home / "models")
         # The engine is shared by all who ask for this model: the latest limits hold.
         engine.keep_sequences(self.prefix_cache.limits(home))
+        if self.max_running is not None:
+            engine.serve(self.max_running)
         return engine
 
     def _settings(self, model: str) -> ModelSettings:

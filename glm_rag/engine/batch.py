@@ -1,130 +1,242 @@
-"""Several answers at once: each weight is read once per step for all rows."""
+"""Answers that decode together: they join and leave between any two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from glm_rag.engine.cache import KVCache
-from glm_rag.engine.decode_graph import ROW_COUNTS, StepRow
-from glm_rag.engine.generate import EXPECTED_ANSWER, PREFILL_CHUNK, prefill
-from glm_rag.engine.model import ChatGLM2Model
-from glm_rag.engine.running_answer import RunningAnswer
-from glm_rag.engine.sampling import TokenSampler
-from glm_rag.engine.tokenizer import Tokenizer
-from glm_rag.types import GenerationDelta, SamplingParams, Usage
+from glm_rag.engine.generate import decode_together
+from glm_rag.engine.generation import EXPECTED_ANSWER, Generation
+from glm_rag.engine.memory import available_bytes, first_line, out_of_memory_as_error
+from glm_rag.errors import GenerationError, GlmRagError
+from glm_rag.types import GenerationDelta, SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from glm_rag.engine.engine import Engine
+
+# Prompt tokens read between two steps of running answers: what these wait at most.
+SHARED_CHUNK = 128
+SHARED_CUDA_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Comes behind the last delta: the sequence that the engine's store may save."""
+
+    cache: KVCache
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """A prompt that was checked, and whom its answer goes to.
+
+    Attributes:
+        params: `max_tokens` fits into the window.
+        put: takes the deltas and then `Finished`, or the error that ended the answer.
+        is_closed: nobody wants the rest. Any thread may set it.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    put: Callable[[GenerationDelta | Finished | Exception], None]
+    is_closed: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Most that prompt and answer take."""
+        return len(self.prompt) + self.params.max_tokens
 
 
 @dataclass(slots=True)
-class _Row:
-    """One answer of the batch.
+class Totals:
+    """What was computed so far; `finished` counts answers by why they ended."""
 
-    `position` is that of its next token; its tokens begin at column `start` of the cache.
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+
+
+class Batch:
+    """Requests that wait and requests that run. One thread calls `step`, others may add.
+
+    First come, first served: who waits for memory lets nobody pass. Prompts are read in chunks,
+    so that running answers go on meanwhile, and every sequence has its own KV cache, so that
+    joining and leaving copy nothing.
+
+    Attributes:
+        max_running: most answers at once.
     """
 
-    number: int
-    prompt_length: int
-    position: int
-    start: int
-    sampler: TokenSampler
-    answer: RunningAnswer
+    def __init__(self, max_running: int) -> None:
+        self.max_running = max_running
+        self.waiting: deque[Request] = deque()
+        self.totals = Totals()
+        self._running: dict[Request, Generation] = {}  # in the order of their coming
 
-    def finish(self) -> GenerationDelta:
-        return self.answer.finish(Usage(self.prompt_length, self.answer.num_tokens))
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self.waiting and not self._running
 
+    @property
+    def num_running(self) -> int:
+        """Answers that have a place."""
+        return len(self._running)
 
-def stream_batch(
-    model: ChatGLM2Model,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
-    params: Sequence[SamplingParams],
-    *,
-    chunk: int = PREFILL_CHUNK,
-) -> Generator[tuple[int, GenerationDelta], None, None]:
-    """Deltas of several answers with the number of their prompt; as `stream_answer` for each.
+    @property
+    def num_waiting(self) -> int:
+        """Answers that have none yet."""
+        return sum(not request.is_closed for request in list(self.waiting))
 
-    Prompts are read one after another, without padding, and then decoded together, aligned at
-    their ends. A finished row leaves the batch. Nothing is drafted: the rows share the pass that
-    drafts would fill.
-    """
-    longest = max(len(prompt) for prompt in prompts)
-    rows = [
-        _Row(
-            number,
-            prompt_length=len(prompt),
-            position=len(prompt),
-            start=longest - len(prompt),
-            sampler=TokenSampler(prompt, own, tokenizer.vocab_size),
-            answer=RunningAnswer(tokenizer, own),
+    @property
+    def num_bytes(self) -> int:
+        """Of the KV caches of running answers."""
+        return sum(running.cache.num_bytes for running in list(self._running.values()))
+
+    def step(self, engine: Engine) -> None:
+        """Let go who left, let in who fits, read a piece of prompts, decode once."""
+        for request in [request for request in self._running if request.is_closed]:
+            self._leave(engine, request, "closed")
+        self._admit(engine)
+        self._read(engine)
+        self._decode(engine)
+
+    def fail(self, message: str) -> None:
+        """End all that run or wait, each with a GenerationError of its own."""
+        for request in [*self._running, *self.waiting]:
+            self._fail(request, GenerationError(message))
+        self.waiting.clear()
+
+    # ------------------------------------------------------------ coming and going
+
+    def _admit(self, engine: Engine) -> None:
+        while self.waiting and len(self._running) < self.max_running:
+            request = self.waiting[0]
+            if not request.is_closed:
+                if not self._fits(engine, request):
+                    return
+                with self._failing(request):
+                    self._running[request] = self._start(engine, request)
+            self.waiting.popleft()
+
+    def _fits(self, engine: Engine, request: Request) -> bool:
+        """Whether it can be computed to its end beside what runs; alone it is tried in any case.
+
+        Half of the free memory is for activations and for the copies of caches that grow.
+        """
+        free = available_bytes(engine.device)
+        if free is None or not self._running:
+            return True
+        promised = sum(
+            max(engine.cache_bytes(other.num_tokens) - running.cache.num_bytes, 0)
+            for other, running in self._running.items()
         )
-        for number, (prompt, own) in enumerate(zip(prompts, params, strict=True))
-    ]
-    expected = min(max(own.max_tokens for own in params), EXPECTED_ANSWER)
-    cache, real, logits = _read(model, prompts, expected, chunk)
-    while True:
-        staying: list[int] = []
-        tokens: list[int] = []
-        for at, row in enumerate(rows):
-            token_id = row.sampler.next(logits[at])
-            if delta := row.answer.push(token_id):
-                yield row.number, delta
-            if row.answer.reason:
-                yield row.number, row.finish()
-            else:
-                staying.append(at)
-                tokens.append(token_id)
-        if not staying:
+        return engine.cache_bytes(request.num_tokens) + promised <= free // 2
+
+    def _start(self, engine: Engine, request: Request) -> Generation:
+        engine.require_cache(request.num_tokens)
+        model = engine.model
+        if engine.store is None:
+            cache = model.new_cache()
+        else:
+            prefix = 0 if model.prefix is None else model.prefix.shape[3]
+            expected = min(request.params.max_tokens, EXPECTED_ANSWER)
+            room = prefix + len(request.prompt) + expected
+            cache = engine.store.start(request.prompt, model.new_cache, room=room)
+        started = Generation(model, engine.tokenizer, request.prompt, request.params, cache)
+        self.totals.cached_tokens += started.usage.cached_tokens
+        return started
+
+    def _leave(self, engine: Engine, request: Request, why: str) -> None:
+        """Keep the sequence for later prompts, as an answer alone does when it is closed."""
+        generation = self._running.pop(request)
+        generation.close()
+        self.totals.finished[why] += 1
+        if engine.store is not None:
+            engine.store.keep(generation.cache)
+        request.put(Finished(generation.cache))
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        self._running.pop(request, None)
+        self.totals.finished["error"] += 1
+        request.put(error)
+
+    @contextmanager
+    def _failing(self, *requests: Request) -> Iterator[None]:
+        """What goes wrong inside ends these answers and no other."""
+        try:
+            with out_of_memory_as_error("for these answers"):
+                yield
+        except Exception as error:  # noqa: BLE001 - whatever a pass raises
+            for request in requests:
+                self._fail(request, _own(error, alone=len(requests) == 1))
+
+    # ------------------------------------------------------------ computing
+
+    def _read(self, engine: Engine) -> None:
+        """Prompts in the order of their coming, as far as the chunk goes."""
+        left = self._chunk(engine)
+        for request, generation in list(self._running.items()):
+            unread = generation.num_unread
+            if not unread:
+                continue
+            if left <= 0:
+                return
+            with self._failing(request):
+                logits = generation.read(min(unread, left))
+                self.totals.prompt_tokens += unread - generation.num_unread
+                if logits is not None:
+                    self._take(engine, request, logits)
+            left -= unread
+
+    def _chunk(self, engine: Engine) -> int:
+        if all(running.num_unread for running in self._running.values()):
+            return engine.prefill_chunk
+        shared = SHARED_CUDA_CHUNK if engine.device.type == "cuda" else SHARED_CHUNK
+        return min(shared, engine.prefill_chunk)
+
+    def _decode(self, engine: Engine) -> None:
+        """One pass for all whose prompts are read; an answer that is alone drafts as ever."""
+        ready = [request for request, running in self._running.items() if not running.num_unread]
+        if not ready:
             return
-        if len(staying) < len(rows):
-            rows = [rows[at] for at in staying]
-            cache.keep_rows(staying)
-            real = real[staying]
-        real = torch.cat([real, real.new_ones(len(rows), 1)], dim=1)
-        logits = _step(model, tokens, rows, cache, real)
-        for row in rows:
-            row.position += 1
+        drafts = None if len(ready) == 1 else 0
+        logits: Tensor | None = None
+        with self._failing(*ready):
+            shares = [
+                (running.next_ids(drafts=drafts), running.cache)
+                for running in map(self._running.__getitem__, ready)
+            ]
+            # The rows go to the CPU, where ids are drawn, in one piece.
+            logits = decode_together(engine.model, shares)[:, : engine.tokenizer.vocab_size].cpu()
+        if logits is None:
+            return
+        counts = [len(token_ids) for token_ids, _ in shares]
+        for request, rows in zip(ready, logits.split(counts), strict=True):
+            with self._failing(request):
+                self._take(engine, request, rows)
+
+    def _take(self, engine: Engine, request: Request, logits: Tensor) -> None:
+        generation = self._running[request]
+        for delta in generation.take(logits):
+            request.put(delta)
+            self.totals.generated_tokens += len(delta.token_ids)
+            if delta.finish_reason is not None:
+                self._leave(engine, request, delta.finish_reason)
 
 
-def _read(
-    model: ChatGLM2Model, prompts: Sequence[Sequence[int]], expected: int, chunk: int
-) -> tuple[KVCache, Tensor, Tensor]:
-    """The prompts in one cache, which of its columns are real `[B, T]`, and logits `[B, V]`."""
-    longest = max(len(prompt) for prompt in prompts)
-    cache = model.new_cache(batch_size=len(prompts))
-    cache.reserve(cache.num_prefix + longest + expected)
-    real = torch.zeros(len(prompts), longest, dtype=torch.bool, device=model.device)
-    logits = []
-    for row, prompt in enumerate(prompts):
-        own = model.new_cache(capacity=cache.num_prefix + len(prompt))
-        logits.append(prefill(model, prompt, own, chunk))
-        cache.put_row(row, own, end=cache.num_prefix + longest)
-        real[row, longest - len(prompt) :] = True
-    cache.advance([0] * longest)
-    return cache, real, torch.stack(logits)
-
-
-@torch.inference_mode()
-def _step(
-    model: ChatGLM2Model, tokens: list[int], rows: list[_Row], cache: KVCache, real: Tensor
-) -> Tensor:
-    """One new token for every row; logits `[B, V]`."""
-    if model.graphs is not None and len(rows) <= ROW_COUNTS[-1]:
-        column = cache.length
-        cache.reserve(column + 1)
-        new = [
-            StepRow(token, row.position, sequence, column, cache.num_prefix + row.start)
-            for sequence, (token, row) in enumerate(zip(tokens, rows, strict=True))
-        ]
-        logits = model.graphs.decode(new, cache)
-        cache.advance([0])
-        return logits
-    token_ids = torch.tensor(tokens, device=model.device).unsqueeze(1)
-    places = torch.tensor([row.position for row in rows], device=model.device).unsqueeze(1)
-    # Without padding no mask is needed, and attention is faster without one.
-    padded = None if bool(real.all()) else real
-    hidden = model(token_ids, cache, positions=places, real=padded)  # [B, 1, hidden]
-    cache.advance([0])
-    return model.logits(hidden[:, -1])
+def _own(error: Exception, *, alone: bool) -> Exception:
+    """The error for one of the answers it ends: several threads cannot raise one object."""
+    if alone and isinstance(error, GlmRagError):
+        return error
+    said = str(error) if isinstance(error, GlmRagError) else first_line(error)
+    made = GenerationError(f"the step that computed this answer failed: {said}")
+    made.__cause__ = error
+    return made

@@ -37,17 +37,17 @@ class LayerView:
 
 
 class KVCache:
-    """Rotated keys and values of one sequence (or one left-padded batch).
+    """Rotated keys and values of one sequence.
 
-    Storage is one tensor `[layers, 2, B, groups, capacity, head_dim]`, never repeated to all
+    Storage is one tensor `[layers, 2, 1, groups, capacity, head_dim]`, never repeated to all
     query heads. Columns come in order: a P-tuning prefix if there is one, then the tokens.
 
     With `dtype` int8 each row of head_dim values is kept as int8 with one float32 scale, its
     largest magnitude / 127: an error of at most half a scale per value. Scales are one tensor
-    `[layers, 2, B, groups, capacity]`.
+    `[layers, 2, 1, groups, capacity]`.
 
     Attributes:
-        token_ids: ids of the cached tokens; meaningful for a batch of one.
+        token_ids: ids of the cached tokens.
         num_prefix: leading columns of a P-tuning prefix, which hold no token and no position.
         length: columns in use.
     """
@@ -58,11 +58,10 @@ class KVCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        batch_size: int = 1,
         capacity: int = 0,
         prefix: Tensor | None = None,  # [L, 2, G, P, D]
     ) -> None:
-        shape = (config.num_layers, 2, batch_size, config.num_kv_groups)
+        shape = (config.num_layers, 2, 1, config.num_kv_groups)
         self._storage = torch.empty(*shape, 0, config.kv_channels, dtype=dtype, device=device)
         self._scales: Tensor | None = None
         if dtype == torch.int8:
@@ -110,8 +109,8 @@ class KVCache:
         return self._kind() == other._kind()
 
     def _kind(self) -> tuple[object, ...]:
-        layers, _, batch, groups, _, head_dim = self._storage.shape
-        shape = (layers, batch, groups, head_dim, self.num_prefix)
+        layers, _, _, groups, _, head_dim = self._storage.shape
+        shape = (layers, groups, head_dim, self.num_prefix)
         return (*shape, self.dtype, self.device)
 
     def reserve(self, columns: int) -> None:
@@ -158,7 +157,7 @@ class KVCache:
     def pointers(self, layer: int) -> tuple[int, int, int, int]:
         """Addresses of keys, values and their scales (0 without) for native code.
 
-        Each is `[G, capacity, D]` or `[G, capacity]`, of the first sequence.
+        Each is `[G, capacity, D]` or `[G, capacity]`.
         """
         keys, values = self._storage[layer, :, 0]
         if self._scales is None:
@@ -167,12 +166,11 @@ class KVCache:
         scales = key_scales.data_ptr(), value_scales.data_ptr()
         return keys.data_ptr(), values.data_ptr(), *scales
 
-    def layout(self) -> tuple[int, int, int, int, int]:
-        """Addresses of keys and values and of their scales (0 without), sequences, capacity and
-        prefix columns: all that a kernel needs besides the model's shape."""
+    def layout(self) -> tuple[int, int, int]:
+        """Addresses of keys and values and of their scales (0 without), and the capacity: all
+        that a kernel needs besides the model's shape."""
         scales = 0 if self._scales is None else self._scales.data_ptr()
-        sequences, capacity = self._storage.shape[2], self.capacity
-        return self._storage.data_ptr(), scales, sequences, capacity, self.num_prefix
+        return self._storage.data_ptr(), scales, self.capacity
 
     def _put(self, layer: int, keys_values: Sequence[Tensor] | Tensor, start: int) -> None:
         for which, new in enumerate(keys_values):  # [B, G, S, D]
@@ -251,29 +249,6 @@ class KVCache:
         if self._scales is not None:
             self._scales[..., :length] = tensors["scales"]
         self.length, self.token_ids = length, list(token_ids)
-
-    # ------------------------------------------------------------ rows of a batch
-
-    def put_row(self, row: int, single: KVCache, end: int) -> None:
-        """Copy the tokens of a cache of one sequence into `row`, so that they end at column `end`.
-
-        Columns before them are padding and are set to zero: what is masked must still be finite.
-        """
-        start = end - single.num_tokens
-        own = self._storage[:, :, row]  # [L, 2, G, C, D]
-        own[..., self.num_prefix : start, :] = 0
-        own[..., start:end, :] = single._storage[:, :, 0, :, single.num_prefix : single.length]
-        if self._scales is not None and single._scales is not None:
-            scales = self._scales[:, :, row]  # [L, 2, G, C]
-            scales[..., self.num_prefix : start] = 0
-            scales[..., start:end] = single._scales[:, :, 0, :, single.num_prefix : single.length]
-
-    def keep_rows(self, rows: Sequence[int]) -> None:
-        """Keep these rows of the batch, in this order."""
-        kept = torch.tensor(list(rows), device=self.device)
-        self._storage = self._storage.index_select(2, kept)
-        if self._scales is not None:
-            self._scales = self._scales.index_select(2, kept)
 
 
 def column_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

@@ -2,8 +2,8 @@
 of rows.
 
 Launching a step's thousand kernels one by one takes Python longer than a GPU needs to compute
-them. A graph launches them at once. It reads tokens, positions and even the address of the KV
-cache from device memory, so it serves every sequence.
+them. A graph launches them at once. It reads tokens, positions and even the addresses of the KV
+caches from device memory, so it serves every mixture of sequences.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 # Steps of other sizes repeat their last row up to one of these.
-ROW_COUNTS = (1, 2, 4, 8, 16)
+ROW_COUNTS = (1, 2, 4, 8, 16, 32)
 _TRITON_CAPABILITY = (7, 0)
 _MAX_ERROR = 0.05  # of the self-test, relative; rounding in 16 bits stays below a third of it
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One new token: its place in its sequence and in the KV cache.
+    """One new token: its place in its sequence and in the KV cache of that sequence.
 
     Attributes:
-        sequence: number in the cache's batch.
-        start: the first column of the sequence that is neither prefix nor padding.
+        storage, scales, capacity: `KVCache.layout`.
     """
 
     token: int
     position: int
-    sequence: int
     column: int
-    start: int
+    storage: int
+    scales: int
+    capacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,19 @@ class DecodeGraphs:
         self._lock = Lock()
 
     @torch.inference_mode()
-    def decode(self, rows: Sequence[StepRow], cache: KVCache) -> Tensor:
-        """Float32 logits `[R, V]` of up to 16 new tokens, which are written to their columns.
+    def decode(self, rows: Sequence[StepRow], kv_dtype: torch.dtype) -> Tensor:
+        """Float32 logits `[R, V]` of up to 32 new tokens, which are written to their columns.
 
-        The cache must have room, and the caller advances it.
+        The caches must have room, and the caller advances them.
         """
         count = next(size for size in ROW_COUNTS if size >= len(rows))
         padded = [*rows, *[rows[-1]] * (count - len(rows))]
-        steps = step_tensor(padded, cache)
-        with self._lock, torch.cuda.device(cache.device):
-            recorded = self._graphs.get((count, cache.dtype))
+        steps, device = step_tensor(padded), self._model.device
+        with self._lock, torch.cuda.device(device):
+            recorded = self._graphs.get((count, kv_dtype))
             if recorded is None:
-                recorded = self._record(steps.to(cache.device), cache.dtype)
-                self._graphs[count, cache.dtype] = recorded
+                recorded = self._record(steps.to(device), kv_dtype)
+                self._graphs[count, kv_dtype] = recorded
             recorded.steps.copy_(steps)
             recorded.graph.replay()
             return recorded.logits[: len(rows)].clone()
@@ -105,12 +105,18 @@ class DecodeGraphs:
         return _Recorded(graph, steps, logits)
 
 
-def step_tensor(rows: Sequence[StepRow], cache: KVCache) -> Tensor:
+def step_rows(token_ids: Sequence[int], cache: KVCache) -> list[StepRow]:
+    """New tokens of one sequence, in the columns behind those in use."""
+    layout = cache.layout()
+    return [
+        StepRow(token, cache.num_tokens + i, cache.length + i, *layout)
+        for i, token in enumerate(token_ids)
+    ]
+
+
+def step_tensor(rows: Sequence[StepRow]) -> Tensor:
     """What the kernels of a step read, on the CPU; see `kernels/triton_decode.py`."""
-    values = list(cache.layout())
-    for row in rows:
-        values += astuple(row)
-    return torch.tensor(values, dtype=torch.int64)
+    return torch.tensor([astuple(row) for row in rows], dtype=torch.int64)
 
 
 def compute(model: ChatGLM2Model, steps: Tensor, kv_dtype: torch.dtype) -> Tensor:
@@ -143,10 +149,9 @@ def read(model: ChatGLM2Model, token_ids: Tensor, cache: KVCache) -> Tensor:
 def prompt_steps(token_ids: Tensor, cache: KVCache) -> Tensor:
     """The tensor of a step for consecutive tokens `[1, S]`, made on their device."""
     places = torch.arange(token_ids.shape[1], device=token_ids.device)
-    sequence = torch.zeros_like(places)
-    columns = [token_ids[0], places + cache.num_tokens, sequence, places + cache.length]
-    rows = torch.stack([*columns, sequence + cache.num_prefix], dim=1)
-    return torch.cat([torch.tensor(cache.layout(), device=token_ids.device), rows.flatten()])
+    layout = torch.tensor(cache.layout(), device=token_ids.device).expand(len(places), -1)
+    columns = [token_ids[0], places + cache.num_tokens, places + cache.length]
+    return torch.cat([torch.stack(columns, dim=1), layout], dim=1)
 
 
 def run_blocks(
@@ -162,8 +167,7 @@ def run_blocks(
     """
     from glm_rag.engine.kernels import triton_decode as kernels
 
-    tokens = steps[kernels.HEADER :].view(-1, kernels.PER_ROW)[:, 0]
-    x: Tensor = model.embedding.word_embeddings(tokens)  # [R, hidden]
+    x: Tensor = model.embedding.word_embeddings(steps[:, 0])  # [R, hidden]
     delta: Tensor | None = None
     for layer, block in enumerate(model.encoder.blocks):
         attention, mlp = block.self_attention, block.mlp
@@ -237,8 +241,7 @@ def _self_test(model: ChatGLM2Model, graphs: DecodeGraphs) -> float:
         cache.advance([first])
     hidden = model(torch.tensor([[second]], device=model.device), theirs)
     expected = model.logits(hidden[0])
-    row = StepRow(second, ours.num_tokens, 0, ours.length, ours.num_prefix)
-    decoded = graphs.decode([row], ours)
+    decoded = graphs.decode(step_rows([second], ours), ours.dtype)
     hidden = graphs.read(torch.tensor([[first, second]], device=model.device), whole)
     found = torch.cat([decoded, model.logits(hidden[0, -1:])])
     errors = (found - expected).norm(dim=1) / expected.norm()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_rag.engine.batch import stream_batch
+from glm_rag.engine.batch import Batch, Finished, Request
 from glm_rag.engine.cache import KVCache, column_bytes
 from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.decode_graph import attach_graphs
 from glm_rag.engine.fingerprint import fingerprint
 from glm_rag.engine.generate import (
     CUDA_PREFILL_CHUNK,
-    EXPECTED_ANSWER,
     PREFILL_CHUNK,
     all_logits,
     mean_log_probability,
     prefill,
-    stream_answer,
 )
-from glm_rag.engine.memory import available_bytes, out_of_memory_as_error, require_memory
+from glm_rag.engine.generation import EXPECTED_ANSWER, stream_answer
+from glm_rag.engine.memory import out_of_memory_as_error, require_memory
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.placement import (
     choose_device,
@@ -32,6 +34,7 @@ from glm_rag.engine.placement import (
 )
 from glm_rag.engine.prefix_store import PrefixStore
 from glm_rag.engine.rotary import RopeTable
+from glm_rag.engine.scheduler import Scheduler
 from glm_rag.engine.tokenizer import Tokenizer, load_tokenizer
 from glm_rag.engine.weights import load_model
 from glm_rag.errors import CheckpointError, ConfigError, ContextWindowError, GenerationError
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 # Rows decoded together, unless the caller says otherwise.
 MAX_BATCH = 8
+_OTHER_CACHE = "the KV cache was made for another model: use new_cache()"
 
 
 class Engine:
@@ -53,6 +57,7 @@ class Engine:
 
     Attributes:
         store: computed sequences kept for later prompts, or None; see `keep_sequences`.
+        scheduler: lets answers of several threads decode together, or None; see `serve`.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class Engine:
         on_gpu = model.device.type == "cuda"
         self.prefill_chunk = prefill_chunk or (CUDA_PREFILL_CHUNK if on_gpu else PREFILL_CHUNK)
         self.store: PrefixStore | None = None
+        self.scheduler: Scheduler | None = None
+        self._serving = threading.Lock()
 
     @classmethod
     def load(
@@ -175,6 +182,28 @@ class Engine:
         elif self.store is None or self.store.limits != limits:
             self.store = PrefixStore(limits, fingerprint(self.model))
 
+    def serve(self, max_running: int | None) -> None:
+        """Let answers that are asked for at the same time decode together; None: each alone.
+
+        It holds for all `generate` calls without a cache of their own. Running answers go on
+        when the number changes, and end with GenerationError when serving does.
+
+        Args:
+            max_running: most answers at once; others wait.
+
+        Raises:
+            ConfigError: `max_running` is below 1.
+        """
+        with self._serving:
+            if max_running is None:
+                if self.scheduler is not None:
+                    self.scheduler.close()
+                self.scheduler = None
+            elif self.scheduler is None:
+                self.scheduler = Scheduler(self, max_running=max_running)
+            else:
+                self.scheduler.max_running = max_running
+
     def read(self, token_ids: Sequence[int], base: KVCache | None = None) -> KVCache:
         """Compute a sequence without answering it; errors as for `generate`.
 
@@ -183,7 +212,9 @@ class Engine:
         """
         ids = list(token_ids)
         self._check_prompt(ids)
-        self._check_cache(base, len(ids))
+        if base is not None and not base.fits(self.model.new_cache()):
+            raise ConfigError(_OTHER_CACHE)
+        self.require_cache(len(ids), held=0 if base is None else base.num_bytes)
         cache = self.new_cache() if base is None else base.fork(base.common_prefix(ids))
         cache.reserve(cache.num_prefix + len(ids))
         if rest := ids[cache.num_tokens :]:
@@ -207,7 +238,7 @@ class Engine:
         if not said:
             raise ConfigError("the continuation is empty: give at least one token")
         self._check_prompt([*prompt, *said])
-        self._check_cache(None, len(prompt) + len(said))
+        self.require_cache(len(prompt) + len(said))
         cache = self.new_cache()
         if self.store is not None:
             room = cache.num_prefix + len(prompt) + len(said)
@@ -246,17 +277,36 @@ class Engine:
             ModelError: the cache would not fit into memory.
             GenerationError: the model computed NaN or infinite logits.
         """
+        if cache is None and self.scheduler is not None:
+            return self.scheduler.stream(prompt_ids, params)
+        if cache is not None and not cache.fits(self.model.new_cache()):
+            raise ConfigError(_OTHER_CACHE)
+        held = 0 if cache is None else cache.num_bytes
+        prompt, params = self.checked(prompt_ids, params, held=held)
+        if cache is None and self.store is not None:
+            return self._stream_stored(self.store, prompt, params)
+        return self._stream(prompt, params, cache or self.new_cache())
+
+    def checked(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, held: int = 0
+    ) -> tuple[list[int], SamplingParams]:
+        """Prompt and parameters as they are computed: `max_tokens` clipped to the window.
+
+        Args:
+            held: bytes of KV caches that may be counted as free.
+
+        Raises:
+            ContextWindowError, ConfigError, ModelError: as `generate`.
+        """
         prompt = list(prompt_ids)
         self._check_prompt(prompt)
         room = self.context_window - len(prompt)
         params = replace(params, max_tokens=min(params.max_tokens, room))
-        self._check_cache(cache, len(prompt) + params.max_tokens)
-        if cache is None and self.store is not None:
-            return self._stream_stored(self.store, prompt, params)
-        return self._stream(prompt, params, cache)
+        self.require_cache(len(prompt) + params.max_tokens, held=held)
+        return prompt, params
 
     def _stream(
-        self, prompt: list[int], params: SamplingParams, cache: KVCache | None
+        self, prompt: list[int], params: SamplingParams, cache: KVCache
     ) -> Generator[GenerationDelta, None, None]:
         with out_of_memory_as_error("for this answer"):
             yield from stream_answer(
@@ -301,45 +351,28 @@ class Engine:
         Raises:
             As `generate`, at once and for all, if any prompt is wrong.
         """
-        asked = [list(prompt) for prompt in prompts]
-        for prompt in asked:
-            self._check_prompt(prompt)
-        own = [params] * len(asked) if isinstance(params, SamplingParams) else list(params)
-        clipped = [
-            replace(one, max_tokens=min(one.max_tokens, self.context_window - len(prompt)))
-            for one, prompt in zip(own, asked, strict=True)
-        ]
-        return self._stream_batches(asked, clipped, batch_size)
+        own = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        pairs = zip(prompts, own, strict=True)
+        return self._stream_batch([self.checked(*pair) for pair in pairs], batch_size)
 
-    def _stream_batches(
-        self, prompts: list[list[int]], params: list[SamplingParams], batch_size: int
+    def _stream_batch(
+        self, asked: list[tuple[list[int], SamplingParams]], batch_size: int
     ) -> Generator[tuple[int, GenerationDelta], None, None]:
-        start = 0
-        while start < len(prompts):
-            lengths = [
-                len(prompt) + one.max_tokens
-                for prompt, one in zip(prompts[start:], params[start:], strict=True)
-            ]
-            size = self._fitting(lengths[:batch_size])
-            part = slice(start, start + size)
-            batch = stream_batch(
-                self.model, self.tokenizer, prompts[part], params[part], chunk=self.prefill_chunk
-            )
-            with out_of_memory_as_error("for these answers"):
-                for number, delta in batch:
-                    yield start + number, delta
-            start += size
-
-    def _fitting(self, lengths: Sequence[int]) -> int:
-        """How many sequences of these lengths, padded to the longest, fit; at least one."""
-        free = available_bytes(self.device)
-        if free is None:
-            return len(lengths)
-        per_token = column_bytes(self.config, self.model.kv_dtype or self.dtype)
-        # The other half is for activations, and for the copy made when rows leave.
-        columns = free // 2 // per_token
-        sizes = range(1, len(lengths) + 1)
-        return max((n for n in sizes if n * max(lengths[:n]) <= columns), default=1)
+        came: deque[tuple[int, GenerationDelta | Finished | Exception]] = deque()
+        batch = Batch(batch_size)
+        for number, pair in enumerate(asked):
+            batch.waiting.append(Request(*pair, put=partial(_collect, came, number)))
+        while came or not batch.is_empty:
+            if not came:
+                batch.step(self)
+                continue
+            number, item = came.popleft()
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, GenerationDelta):
+                yield number, item
+            elif self.store is not None:
+                self.store.save(item.cache)
 
     def check_prompt(self, prompt_ids: Sequence[int]) -> None:
         """Raise what `generate` would raise for this prompt."""
@@ -367,15 +400,26 @@ class Engine:
             wrong = low if low < 0 else high
             raise ConfigError(f"token id {wrong} is not in this model's vocabulary")
 
-    def _check_cache(self, cache: KVCache | None, tokens: int) -> None:
-        have = 0
-        if cache is not None:
-            if not cache.fits(self.model.new_cache()):
-                raise ConfigError("the KV cache was made for another model: use new_cache()")
-            have = cache.num_bytes
-        per_token = column_bytes(self.config, self.model.kv_dtype or self.dtype)
-        what = f"the KV cache of {tokens} tokens"
-        require_memory(tokens * per_token - have, self.device, what)
+    def cache_bytes(self, num_tokens: int) -> int:
+        """Bytes that the KV cache of one sequence takes."""
+        return num_tokens * column_bytes(self.config, self.model.kv_dtype or self.dtype)
+
+    def require_cache(self, num_tokens: int, *, held: int = 0) -> None:
+        """Raise ModelError unless the KV cache of so many tokens fits into memory.
+
+        Args:
+            held: bytes that may be counted as free.
+        """
+        needed = self.cache_bytes(num_tokens) - held
+        require_memory(needed, self.device, f"the KV cache of {num_tokens} tokens")
+
+
+def _collect(
+    came: deque[tuple[int, GenerationDelta | Finished | Exception]],
+    number: int,
+    item: GenerationDelta | Finished | Exception,
+) -> None:
+    came.append((number, item))
 
 
 def _too_long(num_tokens: int, window: int) -> str:

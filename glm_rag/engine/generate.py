@@ -1,35 +1,26 @@
-"""Prefill, decode, sample, stream: the loop from prompt ids to deltas."""
+"""Passes through the network: reading a prompt, the next tokens of one or several sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from glm_rag.engine.cache import KVCache
-from glm_rag.engine.decode_graph import ROW_COUNTS, StepRow
+from glm_rag.engine.decode_graph import ROW_COUNTS, DecodeGraphs, StepRow, step_rows
 from glm_rag.engine.model import ChatGLM2Model
 from glm_rag.engine.prompt_lookup import (
     COSTS,
     GRAPH_COSTS,
     NATIVE_COSTS,
     QUANTIZED_GRAPH_COSTS,
-    PromptLookup,
 )
-from glm_rag.engine.running_answer import RunningAnswer
-from glm_rag.engine.sampling import TokenSampler
-from glm_rag.engine.tokenizer import Tokenizer
-from glm_rag.types import GenerationDelta, SamplingParams, Usage
 
 # Prompt tokens per forward pass: activations and the mask stay small however long the prompt is.
 PREFILL_CHUNK = 512
 # A GPU needs more at once to be busy, and to make the expansion of quantized weights worth it.
 CUDA_PREFILL_CHUNK = 2048
-# Room made for an answer at once; a longer one makes the cache grow in steps.
-EXPECTED_ANSWER = 1024
 
 
 @torch.inference_mode()
@@ -59,21 +50,40 @@ def all_logits(
     return torch.cat(rows)
 
 
-@torch.inference_mode()
 def decode(model: ChatGLM2Model, token_ids: Sequence[int], cache: KVCache) -> Tensor:
     """Logits `[S, V]` after each of a few new tokens, in one pass."""
-    if model.graphs is not None and len(token_ids) <= ROW_COUNTS[-1]:
-        position, column, start = cache.num_tokens, cache.length, cache.num_prefix
-        cache.reserve(column + len(token_ids))
-        rows = [
-            StepRow(token, position + i, 0, column + i, start) for i, token in enumerate(token_ids)
-        ]
-        logits = model.graphs.decode(rows, cache)
+    return decode_together(model, [(token_ids, cache)])
+
+
+@torch.inference_mode()
+def decode_together(
+    model: ChatGLM2Model, shares: Sequence[tuple[Sequence[int], KVCache]]
+) -> Tensor:
+    """Logits `[R, V]` after each of a few new tokens of several sequences, in one pass.
+
+    Each weight is read once for all of them. What a sequence gets does not depend on the others,
+    but for the rounding of products of several rows.
+    """
+    if model.graphs is not None:
+        logits = _replay(model.graphs, shares)
+    else:
+        flat = [token_id for token_ids, _ in shares for token_id in token_ids]
+        counts = [(len(token_ids), cache) for token_ids, cache in shares]
+        hidden = model.read_together(torch.tensor([flat], device=model.device), counts)
+        logits = model.logits(hidden[0])
+    for token_ids, cache in shares:
         cache.advance(token_ids)
-        return logits
-    hidden = model(torch.tensor([token_ids], device=model.device), cache)
-    cache.advance(token_ids)
-    return model.logits(hidden[0])
+    return logits
+
+
+def _replay(graphs: DecodeGraphs, shares: Sequence[tuple[Sequence[int], KVCache]]) -> Tensor:
+    rows: list[StepRow] = []
+    for token_ids, cache in shares:
+        cache.reserve(cache.length + len(token_ids))
+        rows += step_rows(token_ids, cache)
+    most, kind = ROW_COUNTS[-1], shares[0][1].dtype
+    passes = [graphs.decode(rows[at : at + most], kind) for at in range(0, len(rows), most)]
+    return torch.cat(passes)
 
 
 @torch.inference_mode()
@@ -99,94 +109,8 @@ def mean_log_probability(
     return float(logits.log_softmax(-1).gather(1, wanted).mean())
 
 
-def stream_tokens(
-    model: ChatGLM2Model,
-    prompt_ids: Sequence[int],
-    params: SamplingParams,
-    cache: KVCache,
-    *,
-    vocab_size: int,
-    lookup: PromptLookup,
-    chunk: int = PREFILL_CHUNK,
-) -> Generator[int, None, None]:
-    """`params.max_tokens` sampled ids; what the cache already holds of the prompt is not computed.
-
-    The cache must hold a proper prefix of the prompt. Ids from `vocab_size` on are never sampled.
-
-    Drafted ids go through the model together with the last one, and each id is drawn from its
-    own distribution as without drafts. The draw accepts a draft d with probability p(d), and is
-    otherwise a draw from p without d: the rejection rule of speculative sampling
-    (arXiv 2211.17192) for a draft that is certain. So a seed gives the same ids either way.
-
-    Closed or exhausted, it leaves prompt and given ids but the last in the cache.
-    """
-    sampler = TokenSampler(prompt_ids, params, vocab_size)
-    num_given = 0
-    draft: list[int] = []
-    try:
-        logits = prefill(model, prompt_ids[cache.num_tokens :], cache, chunk).unsqueeze(0)
-        while True:
-            num_true = 0
-            for row, guess in zip_longest(logits, draft):
-                token_id = sampler.next(row)
-                lookup.push(token_id)
-                num_given += 1
-                yield token_id
-                if token_id != guess:
-                    break
-                num_true += 1
-            if num_given == params.max_tokens:
-                return
-            cache.truncate(cache.num_tokens - (len(draft) - num_true))
-            draft = lookup.draft(params.max_tokens - num_given - 1)
-            logits = decode(model, [token_id, *draft], cache)
-    finally:
-        kept = len(prompt_ids) + max(num_given - 1, 0)
-        cache.truncate(min(cache.num_tokens, kept))
-
-
 def pass_costs(model: ChatGLM2Model) -> Mapping[int, float]:
     """What verifying drafts costs on this model's kernels, for `PromptLookup`."""
     if model.graphs is not None:
         return GRAPH_COSTS if model.backend is None else QUANTIZED_GRAPH_COSTS
     return COSTS if model.native is None else NATIVE_COSTS
-
-
-def stream_answer(
-    model: ChatGLM2Model,
-    tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
-    params: SamplingParams,
-    cache: KVCache | None,
-    *,
-    chunk: int = PREFILL_CHUNK,
-) -> Generator[GenerationDelta, None, None]:
-    """Deltas of one answer; the last one says why it ended and what it used.
-
-    The id that ends an answer is no part of it. Prompt and `params.max_tokens` must fit.
-    """
-    if cache is None:
-        cache = model.new_cache()
-    cached = min(cache.common_prefix(prompt_ids), len(prompt_ids) - 1)
-    cache.truncate(cached)
-    expected = min(params.max_tokens, EXPECTED_ANSWER)
-    cache.reserve(cache.num_prefix + len(prompt_ids) + expected)
-    lookup = PromptLookup(prompt_ids, enabled=params.speculate, costs=pass_costs(model))
-    answer = RunningAnswer(tokenizer, params)
-    tokens = stream_tokens(
-        model,
-        prompt_ids,
-        params,
-        cache,
-        vocab_size=tokenizer.vocab_size,
-        lookup=lookup,
-        chunk=chunk,
-    )
-    with closing(tokens):
-        for token_id in tokens:
-            if delta := answer.push(token_id):
-                yield delta
-            if answer.reason:
-                break
-    counts = (answer.num_tokens, cached, lookup.drafted, lookup.accepted)
-    yield answer.finish(Usage(len(prompt_ids), *counts))

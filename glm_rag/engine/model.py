@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
     from glm_rag.engine.native_blocks import NativeBlocks
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Neighbouring rows of a pass that are new tokens of one sequence.
+
+    Attributes:
+        mask: which columns each may see, `[1, S, T]`; None where attention needs no mask.
+    """
+
+    rows: slice
+    cache: KVCache
+    mask: Tensor | None
+
+
 class RMSNorm(nn.Module):
     """Root mean square norm in float32 (arXiv 1910.07467); only the result is cast back."""
 
@@ -36,7 +50,7 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-query attention over a cache, with one fused projection."""
+    """Multi-query attention over the caches of some sequences, with one fused projection."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -47,15 +61,19 @@ class SelfAttention(nn.Module):
         self.query_key_value = make_linear(hidden, config.qkv_size, kind, bias=config.add_qkv_bias)
         self.dense = make_linear(heads * config.kv_channels, hidden, kind)
 
-    def forward(
-        self, x: Tensor, cos_sin: Tensor, cache: KVCache, layer: int, mask: Tensor | None
-    ) -> Tensor:
-        """`[B, S, hidden]` to the same shape; writes keys and values of `layer` to the cache."""
-        qkv = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, S, H+2G, D]
+    def forward(self, x: Tensor, cos_sin: Tensor, parts: Sequence[Part], layer: int) -> Tensor:
+        """`[1, R, hidden]` to the same shape; writes keys and values of `layer` to the caches."""
+        qkv = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [1, R, H+2G, D]
         queries, keys, values = qkv.split(self.split, dim=2)
         queries, keys = rotate(queries, cos_sin), rotate(keys, cos_sin)
-        view = cache.write(layer, keys.transpose(1, 2), values.transpose(1, 2))
-        context: Tensor = self.dense(attend_cached(queries, view, mask))
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)  # [1, G, R, D]
+        contexts = []
+        for part in parts:
+            rows = part.rows
+            view = part.cache.write(layer, keys[:, :, rows], values[:, :, rows])
+            contexts.append(attend_cached(queries[:, rows], view, part.mask))
+        together = contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1)
+        context: Tensor = self.dense(together)
         return context
 
 
@@ -85,11 +103,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: Tensor, cos_sin: Tensor, cache: KVCache, layer: int, mask: Tensor | None
-    ) -> Tensor:
-        """`[B, S, hidden]` to the same shape."""
-        x = x + self.self_attention(self.input_layernorm(x), cos_sin, cache, layer, mask)
+    def forward(self, x: Tensor, cos_sin: Tensor, parts: Sequence[Part], layer: int) -> Tensor:
+        """`[1, R, hidden]` to the same shape."""
+        x = x + self.self_attention(self.input_layernorm(x), cos_sin, parts, layer)
         result: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return result
 
@@ -158,49 +174,58 @@ class ChatGLM2Model(nn.Module):
         """Where the weights live."""
         return self.encoder.final_layernorm.weight.device
 
-    def new_cache(self, *, batch_size: int = 1, capacity: int = 0) -> KVCache:
+    def new_cache(self, *, capacity: int = 0) -> KVCache:
         """An empty cache for this model, starting with its prefix if it has one."""
         return KVCache(
             self.config,
             dtype=self.kv_dtype or self.dtype,
             device=self.device,
-            batch_size=batch_size,
             capacity=capacity,
             prefix=self.prefix,
         )
 
     def forward(
         self,
-        token_ids: Tensor,  # [B, S]
+        token_ids: Tensor,  # [1, S]
         cache: KVCache,
         *,
-        positions: Tensor | None = None,  # [B or 1, S]
-        real: Tensor | None = None,  # [B, tokens so far + S]
+        positions: Tensor | None = None,  # [1, S]
     ) -> Tensor:
-        """Hidden states `[B, S, hidden]` of S new tokens behind what the cache holds.
+        """Hidden states `[1, S, hidden]` of S new tokens behind what the cache holds.
 
         The caller then calls `cache.advance`.
 
         Args:
             positions: default: consecutive, from the number of cached tokens.
-            real: False marks left padding among cached and new tokens; None: no padding.
         """
         num_new = token_ids.shape[1]
-        cache.reserve(cache.length + num_new)
-        if self.native is not None and real is None and positions is None and len(token_ids) == 1:
-            start = cache.num_tokens
-            hidden: Tensor = self.embedding.word_embeddings(token_ids)
-            return self.native.forward(hidden, self.rotary[start : start + num_new], cache)
-        if self.graphs is not None and real is None and positions is None and len(token_ids) == 1:
+        if self.graphs is not None and positions is None:
+            cache.reserve(cache.length + num_new)
             return self.graphs.read(token_ids, cache)
-        if positions is None:
-            start = cache.num_tokens
-            positions = torch.arange(start, start + num_new, device=self.device).unsqueeze(0)
-        cos_sin = self.rotary[positions]  # [B or 1, S, R/2, 2]
-        mask = _visible(num_new, cache, real)
+        return self.read_together(token_ids, [(num_new, cache)], positions=positions)
+
+    def read_together(
+        self,
+        token_ids: Tensor,  # [1, R]
+        shares: Sequence[tuple[int, KVCache]],
+        *,
+        positions: Tensor | None = None,  # [1, R]
+    ) -> Tensor:
+        """Hidden states `[1, R, hidden]` of new tokens of several sequences, in one pass.
+
+        Args:
+            shares: how many of the tokens belong to which sequence, in order.
+        """
+        for num_new, cache in shares:
+            cache.reserve(cache.length + num_new)
+        places = _next_positions(shares, self.device) if positions is None else positions
+        cos_sin = self.rotary[places]  # [1, R, R/2, 2]
         x: Tensor = self.embedding.word_embeddings(token_ids)
+        if self.native is not None and positions is None:
+            return self.native.forward(x, cos_sin[0], shares)
+        parts = list(_parts(shares))
         for layer, block in enumerate(self.encoder.layers):
-            x = block(x, cos_sin, cache, layer, mask)
+            x = block(x, cos_sin, parts, layer)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -210,19 +235,27 @@ class ChatGLM2Model(nn.Module):
         return result
 
 
-def _visible(num_new: int, cache: KVCache, real: Tensor | None) -> Tensor | None:
-    """What each new token may see, `[B or 1, S, T]`; None where attention needs no mask.
+def _next_positions(shares: Sequence[tuple[int, KVCache]], device: torch.device) -> Tensor:
+    """Positions `[1, R]` of the tokens behind what each cache holds."""
+    places = [
+        place
+        for num_new, cache in shares
+        for place in range(cache.num_tokens, cache.num_tokens + num_new)
+    ]
+    return torch.tensor([places], device=device)
 
-    Rows of padding see everything: they are never read, and an empty row would become NaN.
-    """
-    maskless = num_new == 1 or cache.length == 0 or cache.device.type == "cuda"
-    if real is None and maskless:
+
+def _parts(shares: Sequence[tuple[int, KVCache]]) -> Iterator[Part]:
+    start = 0
+    for num_new, cache in shares:
+        yield Part(slice(start, start + num_new), cache, _visible(num_new, cache))
+        start += num_new
+
+
+def _visible(num_new: int, cache: KVCache) -> Tensor | None:
+    """What each new token may see, `[1, S, T]`; None where attention needs no mask."""
+    if num_new == 1 or cache.length == 0 or cache.device.type == "cuda":
         return None
     total = cache.length + num_new
     ones = torch.ones(1, num_new, total, dtype=torch.bool, device=cache.device)
-    causal = ones.tril(cache.length)
-    if real is None:
-        return causal
-    prefix = real.new_ones(len(real), cache.num_prefix)
-    columns = torch.cat([prefix, real], dim=1)  # [B, T]
-    return causal & columns.unsqueeze(1) | ~real[:, -num_new:].unsqueeze(2)
+    return ones.tril(cache.length)

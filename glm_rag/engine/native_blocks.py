@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from glm_rag.engine.config import ModelConfig
 from glm_rag.engine.kernels import native
 from glm_rag.engine.linear import QuantizedLinear
 from glm_rag.engine.quantize import LANES
-from glm_rag.errors import ConfigError
 
 _CACHE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
@@ -42,29 +42,29 @@ class NativeBlocks:
             and all(matrix.is_whole for matrix in matrices)
         )
 
-    def forward(self, hidden: Tensor, cos_sin: Tensor, cache: KVCache) -> Tensor:
-        """Run S new tokens through all blocks; the caller then calls `cache.advance`.
+    def forward(
+        self, hidden: Tensor, cos_sin: Tensor, shares: Sequence[tuple[int, KVCache]]
+    ) -> Tensor:
+        """Run new tokens of some sequences through all blocks; the caller then calls
+        `cache.advance`.
 
         Args:
-            hidden: embeddings float32 `[1, S, hidden]`; updated in place and returned.
-            cos_sin: rows of the rotary table `[S, R / 2, 2]`.
-            cache: of one sequence, with room for S more columns.
+            hidden: embeddings float32 `[1, R, hidden]`; updated in place and returned.
+            cos_sin: rows of the rotary table `[R, rotary_dim / 2, 2]`.
+            shares: how many of the tokens belong to which sequence, in order; each cache has
+                room for them.
         """
-        if len(cos_sin) != hidden.shape[1]:
-            raise ConfigError("the tokens go beyond the model's context window")
         hidden = hidden.contiguous()
         cos_sin = cos_sin.float().contiguous()
-        num_new = hidden.shape[1]
-        kind, capacity = _CACHE_KINDS[cache.dtype], cache.capacity
+        views = (native.CacheView * len(shares))()
         for layer, block in enumerate(self._blocks):
-            pointers = cache.pointers(layer)
-            view = native.CacheView(*pointers, kind, capacity, cache.length + num_new)
+            for at, (tokens, cache) in enumerate(shares):
+                kind, length = _CACHE_KINDS[cache.dtype], cache.length + tokens
+                views[at] = native.CacheView(
+                    *cache.pointers(layer), kind, cache.capacity, length, tokens
+                )
             self._library.block(
-                ctypes.byref(block),
-                ctypes.byref(view),
-                cos_sin.data_ptr(),
-                hidden.data_ptr(),
-                num_new,
+                ctypes.byref(block), views, len(shares), cos_sin.data_ptr(), hidden.data_ptr()
             )
         return hidden
 

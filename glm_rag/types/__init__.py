@@ -32,6 +32,7 @@ from glm_rag.types.generation import (
     GenerationDelta,
     Role,
     SamplingParams,
+    SchedulerStats,
     Usage,
 )
 from glm_rag.types.knowledge import (
@@ -72,6 +73,7 @@ __all__ = [
     "Role",
     "SamplingParams",
     "SavedTurn",
+    "SchedulerStats",
     "ScoredDocument",
     "TurnStatus",
     "Unsupported",

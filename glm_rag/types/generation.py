@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -90,6 +91,26 @@ class GenerationDelta:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """What an engine that serves several answers at once is doing, and has done.
+
+    Attributes:
+        num_running, num_waiting: answers now; those that wait lack a place or memory.
+        prompt_tokens: computed. cached_tokens: of prompts, taken from kept sequences instead.
+        generated_tokens: given out.
+        finished: answers by why they ended: `stop`, `length`, `repetition`, `closed` by the
+            reader, or `error`.
+    """
+
+    num_running: int
+    num_waiting: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    finished: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -16,6 +14,7 @@ from glm_rag.settings import Settings
 from glm_rag_server import chat, completions, docs_page, embeddings, errors, health, models
 from glm_rag_server.auth import Gate
 from glm_rag_server.context import Models, ServerContext
+from glm_rag_server.kb.routes import router as kb_router
 from glm_rag_server.keys import KeyStore
 from glm_rag_server.limits import Limits
 from glm_rag_server.logs import RequestLog
@@ -48,8 +47,7 @@ def create_app(
     errors.install(app, settings.home)
     for part in _PARTS:
         app.include_router(part.router)
-    if find_spec("glm_rag_server.kb"):  # until its branch is merged
-        app.include_router(import_module("glm_rag_server.kb.routes").router)
+    app.include_router(kb_router)
     origins = settings.server.allowed_origins
     # The last one added is the outermost.
     app.add_middleware(Limits, settings=settings.server)

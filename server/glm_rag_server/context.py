@@ -18,11 +18,13 @@ from glm_rag.build import (
     open_knowledge_base,
 )
 from glm_rag.errors import KnowledgeBaseNotFoundError, ModelError
+from glm_rag.local_model import LocalModel
 from glm_rag.settings import Settings
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.metrics import Metrics
+from glm_rag_server.served import ServedText, served_chat, served_text
 from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
-    from glm_rag.llms import ChatGLM2LLM
 
 KB_PREFIX = "kb:"
 _EMBEDDING_PLACES = 2
@@ -91,7 +92,8 @@ class Models:
                 if name in self._others:
                     other = settings.model.model_copy(update={"name": self._others[name]})
                     settings = settings.model_copy(update={"model": other})
-                self._llms[name] = build_llm(settings)
+                llm = build_llm(settings)
+                self._llms[name] = served_chat(llm, settings.server.max_running)
             return self._llms[name]
 
     def check_model(self) -> None:
@@ -119,20 +121,17 @@ class Models:
         finally:
             self.loading.clear()
 
-    def completion_llm(self, name: str | None = None) -> ChatGLM2LLM:
+    def completion_llm(self, name: str | None = None) -> ServedText:
         """The same model for raw text.
 
         Raises:
             ApiError: it is behind another server.
         """
-        from glm_rag.llms import ChatGLM2LLM
-        from glm_rag.local_model import LocalModel
-
         llm = self.llm(name)
         if not isinstance(llm, LocalModel):
             message = "raw text needs a model in this process: ask the server behind llm.base_url"
             raise ApiError(400, message, param="model", code="unsupported")
-        return ChatGLM2LLM(**{field: getattr(llm, field) for field in LocalModel.model_fields})
+        return served_text(llm)
 
     def embeddings(self) -> TokenEmbeddings:
         """The embedder of the settings."""

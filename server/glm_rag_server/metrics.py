@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from glm_rag.waiting import FairLine
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# Fewer are the words that every prompt begins with.
+_HIT_TOKENS = 16
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -51,7 +53,7 @@ class Metrics:
         self.prompt_tokens.inc(usage.input_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.generated_tokens.inc(usage.output_tokens)
-        if usage.cached_tokens:
+        if usage.cached_tokens >= _HIT_TOKENS:
             self.cache_hits.inc()
 
     def text(self) -> bytes:

@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from glm_rag_server.errors import ApiError
 
 MAX_INPUTS = 2048
 
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+def _whole(text: str) -> str:
+    # JSON can say half a character ("\\ud800"), which no tokenizer and no file takes.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a character is cut in half: send valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_whole)]
 
 # What may stand in a field that is not supported otherwise.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -98,15 +109,15 @@ class SamplingRequest(_Request):
 class Part(_Request):
     """A part of a message; only `text` is read."""
 
-    type: str
-    text: str | None = None
+    type: Text
+    text: Text | None = None
 
 
 class Message(_Request):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: Text | list[Part] | None = None
 
     def text(self, param: str) -> str:
         """All of its text.
@@ -133,12 +144,12 @@ class Message(_Request):
 class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
-    model: str = Field(
+    model: Text = Field(
         description="as `/v1/models` lists it; `kb:NAME` answers from a knowledge base"
     )
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=10**7)
-    knowledge_base: str | None = Field(
+    knowledge_base: Text | None = Field(
         None, description="answer from this knowledge base with the model named; an extension"
     )
 
@@ -165,8 +176,8 @@ class ChatRequest(SamplingRequest):
 class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`: goes on with a raw text, without chat format."""
 
-    model: str
-    prompt: str | list[str] | list[int] | list[list[int]] = Field(
+    model: Text
+    prompt: Text | list[Text] | list[int] | list[list[int]] = Field(
         description="one text, alone or in a list"
     )
 
@@ -189,8 +200,8 @@ class CompletionRequest(SamplingRequest):
 class EmbeddingRequest(_Request):
     """`POST /v1/embeddings`."""
 
-    model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    model: Text
+    input: Text | list[Text] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = None
     input_type: Literal["passage", "query"] | None = Field(

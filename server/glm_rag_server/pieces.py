@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from glm_rag.assistant import Assistant
-    from glm_rag.llms import ChatGLM2LLM
     from glm_rag.types import Passage
+    from glm_rag_server.served import ServedText
 
 _MESSAGES: Mapping[str, type[BaseMessage]] = {
     "system": SystemMessage,
@@ -69,7 +69,7 @@ def chat_pieces(
 
 
 def completion_pieces(
-    llm: ChatGLM2LLM, prompt: str, options: Mapping[str, Any]
+    llm: ServedText, prompt: str, options: Mapping[str, Any]
 ) -> Generator[Piece, None, None]:
     """How the model goes on with a text."""
     reason, usage = "stop", Usage(0, 0)

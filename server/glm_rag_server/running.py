@@ -1,8 +1,8 @@
 """Answers between the event loop and the threads that compute them.
 
-An answer is an iterator that a thread runs; its items come to the coroutine in a queue. A client
-who leaves sets a flag: the thread closes the iterator before its next item, and only then gives
-the place in line to the next one.
+An answer is an iterator that a thread runs; its items come to the coroutine in a queue. When a
+client leaves, the model is told to end and the thread closes the iterator before its next item;
+only then the place in line is given to the next one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from glm_rag.waiting import FairLine, LineClosedError, LineFullError
 from glm_rag_server.errors import ApiError
+from glm_rag_server.served import breakable
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -96,7 +97,7 @@ class Work(Generic[T]):
     """An iterator that a thread runs.
 
     Args:
-        make: makes it, in the thread.
+        make: makes it, in the thread. What it runs may be ended through `served.breakable`.
         on_end: called when the thread has let go of it.
     """
 
@@ -109,6 +110,7 @@ class Work(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[T | _End] = asyncio.Queue()
         self._stopped = threading.Event()
+        self._ends: list[Callable[[], None]] = []
         run = contextvars.copy_context().run
         future = threads.submit(run, self._run, make)
         future.add_done_callback(lambda _future: on_end())
@@ -130,9 +132,17 @@ class Work(Generic[T]):
                 yield item
         finally:
             self._stopped.set()
+            for end in list(self._ends):
+                end()
+
+    def _may_end(self, end: Callable[[], None]) -> None:
+        self._ends.append(end)
+        if self._stopped.is_set():
+            end()
 
     def _run(self, make: Callable[[], Generator[T, None, None]]) -> None:
         error: BaseException | None = None
+        breakable.set(self._may_end)  # in the context of this work alone
         try:
             if not self._stopped.is_set():
                 with closing(make()) as items:

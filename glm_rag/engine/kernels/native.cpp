@@ -65,11 +65,12 @@ struct Block {
 };
 
 // Keys and values of one layer and sequence: [groups, capacity, head_dim]; scales [groups, capacity].
+// The last `tokens` of its `length` columns are those of this pass.
 struct Cache {
   void *keys, *values;
   float *key_scales, *value_scales;
   int32_t kind;  // 0 float32, 1 bfloat16, 2 int8
-  int32_t capacity, length;
+  int32_t capacity, length, tokens;
 };
 }
 
@@ -500,49 +501,71 @@ struct Rows {
   }
 };
 
-// Attention of `tokens` new tokens, the last of which see all `length` keys; qkv holds rotated
-// queries [tokens, qkv_width]; context [tokens, heads * dim].
-void attend(const Block& block, const Cache& cache, const float* qkv, int tokens, float* context) {
+// Neighbouring new tokens of one sequence and the heads of one group: what one thread attends.
+struct Piece {
+  const Cache* cache;
+  int group, row, count;  // first row in the pass, and rows
+  int past;               // columns before the first row's own
+  int visible() const { return past + count; }
+};
+
+// Later parts see more keys: they stand first so that no thread ends with a long one.
+void cut(const Block& block, const Cache* caches, int sequences, std::vector<Piece>& pieces) {
+  const int most = std::max(1, MAX_QUERY_ROWS * block.groups / block.heads);
+  int row = 0;
+  for (int s = 0; s < sequences; row += caches[s++].tokens) {
+    const Cache& cache = caches[s];
+    for (int first = 0; first < cache.tokens; first += most)
+      for (int group = 0; group < block.groups; group++)
+        pieces.push_back({&cache, group, row + first, std::min(most, cache.tokens - first),
+                          cache.length - cache.tokens + first});
+  }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.visible() > b.visible(); });
+}
+
+// Attention of the new tokens of every sequence over its own keys; qkv holds rotated queries
+// [rows, qkv_width]; context [rows, heads * dim].
+void attend(const Block& block, const Cache* caches, int sequences, const float* qkv,
+            float* context) {
   const int dim = block.head_dim, per_group = block.heads / block.groups;
   const int width = (block.heads + 2 * block.groups) * dim;
-  const int step_tokens = std::max(1, std::min(tokens, MAX_QUERY_ROWS / per_group));
-  const int parts = (tokens + step_tokens - 1) / step_tokens;
-  const int jobs = parts * block.groups;
-  // A single token has few rows: then its keys are shared out as well.
-  const int most = (cache.length + 255) / 256;
+  static std::vector<Piece>& pieces = *new std::vector<Piece>;
+  pieces.clear();
+  cut(block, caches, sequences, pieces);
+  const int jobs = static_cast<int>(pieces.size());
+  // Few tokens make few jobs: then their keys are shared out as well.
+  const int most = (pieces[0].visible() + 255) / 256;
   const int splits = std::max(1, std::min(most, (pool.size() + jobs - 1) / jobs));
   static std::vector<Rows>& all = *new std::vector<Rows>;
   if (splits > 1 && all.size() < size_t(jobs) * splits) all.resize(size_t(jobs) * splits);
   const float scale = 1 / std::sqrt(float(dim));
 
-  auto run = [&](Rows& rows, int group, int part, int split) {
-    const int first = part * step_tokens, count = std::min(step_tokens, tokens - first);
-    const int past = cache.length - tokens;
-    rows.start(count * per_group, dim);
-    for (int t = 0; t < count; t++)
+  auto run = [&](Rows& rows, const Piece& piece, int split) {
+    rows.start(piece.count * per_group, dim);
+    for (int t = 0; t < piece.count; t++)
       for (int h = 0; h < per_group; h++) {
-        const float* q = qkv + size_t(first + t) * width + (group * per_group + h) * dim;
+        const float* q = qkv + size_t(piece.row + t) * width + (piece.group * per_group + h) * dim;
         int lane = t * per_group + h;
-        rows.limits[lane] = float(past + first + t);
+        rows.limits[lane] = float(piece.past + t);
         for (int i = 0; i < dim; i++) rows.queries[size_t(i) * rows.lanes + lane] = q[i] * scale;
       }
-    const int visible = past + first + count;
+    const int visible = piece.visible();
     const int share = ((visible + splits - 1) / splits + KEYS - 1) / KEYS * KEYS;
     const int end = std::min(visible, (split + 1) * share);
     for (int t = split * share; t < end; t += KEYS) {
       int keys = std::min(KEYS, end - t);
-      bool masked = t + keys - 1 > past + first;
-      rows.step(cache, size_t(group) * cache.capacity, t, keys, dim, masked);
+      bool masked = t + keys - 1 > piece.past;
+      rows.step(*piece.cache, size_t(piece.group) * piece.cache->capacity, t, keys, dim, masked);
     }
   };
-  // Join the splits of one part and write its context.
-  auto finish = [&](Rows* rows, int group, int part) {
-    const int first = part * step_tokens, count = std::min(step_tokens, tokens - first);
-    for (int lane = 0; lane < count * per_group; lane++) {
+  // Join the splits of a piece and write its context.
+  auto finish = [&](Rows* rows, const Piece& piece) {
+    for (int lane = 0; lane < piece.count * per_group; lane++) {
       float top = -1e30f, total = 0;
       for (int s = 0; s < splits; s++) top = std::max(top, rows[s].tops[lane]);
-      float* out = context + size_t(first + lane / per_group) * block.heads * dim +
-                   (group * per_group + lane % per_group) * dim;
+      float* out = context + size_t(piece.row + lane / per_group) * block.heads * dim +
+                   (piece.group * per_group + lane % per_group) * dim;
       std::fill(out, out + dim, 0.0f);
       for (int s = 0; s < splits; s++) {
         float weight = std::exp(rows[s].tops[lane] - top);
@@ -554,27 +577,20 @@ void attend(const Block& block, const Cache& cache, const float* qkv, int tokens
     }
   };
   if (splits == 1) {
-    // Later parts see more keys: they start first so that no thread ends with a long one.
     pool.run(jobs, [&](int i) {
       static thread_local Rows rows;
-      int job = jobs - 1 - i;
-      run(rows, job % block.groups, job / block.groups, 0);
-      finish(&rows, job % block.groups, job / block.groups);
+      run(rows, pieces[i], 0);
+      finish(&rows, pieces[i]);
     });
     return;
   }
-  pool.run(jobs * splits, [&](int i) {
-    int job = i / splits;
-    run(all[i], job % block.groups, job / block.groups, i % splits);
-  });
-  pool.run(jobs, [&](int job) {
-    finish(&all[size_t(job) * splits], job % block.groups, job / block.groups);
-  });
+  pool.run(jobs * splits, [&](int i) { run(all[i], pieces[i / splits], i % splits); });
+  pool.run(jobs, [&](int job) { finish(&all[size_t(job) * splits], pieces[job]); });
 }
 
 // Rotate queries and keys in place; write keys and values to the cache's last columns.
-void rotate_and_store(const Block& block, const Cache& cache, const float* cos_sin, int tokens,
-                      float* qkv) {
+void rotate_and_store(const Block& block, const Cache& cache, const float* cos_sin, float* qkv) {
+  const int tokens = cache.tokens;
   const int dim = block.head_dim, heads = block.heads + block.groups;
   const int width = (heads + block.groups) * dim;
   parallel(tokens, 8, [&](int first, int last) {
@@ -614,11 +630,13 @@ void glm_linear(const Matrix* w, const float* x, int32_t rows, float* out) {
   multiply(*w, a, false, out);
 }
 
-// One whole block for `tokens` new tokens of one sequence: x [tokens, hidden] is updated in place.
-// cache.length counts the new tokens already; cos_sin [tokens, rotary_dim / 2, 2].
-void glm_block(const Block* block, const Cache* cache, const float* cos_sin, float* x,
-               int32_t tokens) {
+// One whole block for the new tokens of some sequences, in order: x [rows, hidden] is updated in
+// place; cos_sin [rows, rotary_dim / 2, 2]; caches [sequences].
+void glm_block(const Block* block, const Cache* caches, int32_t sequences, const float* cos_sin,
+               float* x) {
   std::lock_guard<std::mutex> guard(engine_lock);
+  int tokens = 0;
+  for (int s = 0; s < sequences; s++) tokens += caches[s].tokens;
   const Matrix &in = block->query_key_value, &dense = block->dense;
   const Matrix &up = block->h_to_4h, &down = block->to_h;
   const int hidden = in.columns;
@@ -631,8 +649,10 @@ void glm_block(const Block* block, const Cache* cache, const float* cos_sin, flo
     };
   };
   multiply(in, quantize(tokens, in, normed(block->input_norm)), false, qkv);
-  rotate_and_store(*block, *cache, cos_sin, tokens, qkv);
-  attend(*block, *cache, qkv, tokens, context);
+  for (int s = 0, row = 0; s < sequences; row += caches[s++].tokens)
+    rotate_and_store(*block, caches[s], cos_sin + size_t(row) * block->rotary_dim,
+                     qkv + size_t(row) * in.rows);
+  attend(*block, caches, sequences, qkv, context);
   auto context_row = [&](int m, float*) { return context + size_t(m) * dense.columns; };
   multiply(dense, quantize(tokens, dense, context_row), true, x);
   multiply(up, quantize(tokens, up, normed(block->post_norm)), false, inner);

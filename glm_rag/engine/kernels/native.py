@@ -74,7 +74,8 @@ class Block(ctypes.Structure):
 
 
 class CacheView(ctypes.Structure):
-    """Keys and values of one layer; `length` counts the columns that are being written."""
+    """Keys and values of one layer and sequence; the last `tokens` of its `length` columns are
+    being written."""
 
     _fields_ = (
         ("keys", ctypes.c_void_p),
@@ -84,6 +85,7 @@ class CacheView(ctypes.Structure):
         ("kind", ctypes.c_int32),
         ("capacity", ctypes.c_int32),
         ("length", ctypes.c_int32),
+        ("tokens", ctypes.c_int32),
     )
 
 
@@ -96,7 +98,7 @@ class Native:
         pointer, number = ctypes.c_void_p, ctypes.c_int32
         self.set_threads = _function(library.glm_set_threads, number)
         self.linear = _function(library.glm_linear, pointer, pointer, number, pointer)
-        self.block = _function(library.glm_block, pointer, pointer, pointer, pointer, number)
+        self.block = _function(library.glm_block, pointer, pointer, number, pointer, pointer)
 
 
 def describe(weight: QuantizedTensor, bias: Tensor | None = None) -> Matrix:

@@ -1,10 +1,9 @@
 """What lies between the matrix products on a CUDA device, in few kernels (Triton).
 
-A step computes some rows: each is one new token with its own position, column of the KV cache and
-sequence of the batch. All that changes from step to step is read from device memory, so the same
-launches serve every step and can be recorded in a CUDA graph. `steps` is an int64 tensor:
-`[address of keys and values, address of their scales, sequences, capacity, prefix columns]`, then
-for each of R rows `[token, position, sequence, column, first column that is no padding]`.
+A step computes some rows: each is one new token with its own position and its own column of its
+sequence's KV cache. All that changes from step to step is read from device memory, so the same
+launches serve every step and can be recorded in a CUDA graph. `steps` is an int64 tensor with R
+rows `[token, position, column, address of keys and values, address of their scales, capacity]`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-HEADER = 5
-PER_ROW = 5
 _BLOCK = 64
 # Programs that share a row and group, so that few rows fill the device.
 _PROGRAMS = 256
@@ -33,18 +30,9 @@ _KINDS = {
 
 
 @triton.jit
-def _column_offset(
-    steps,
-    layer,
-    which: tl.constexpr,
-    sequence,
-    group,
-    column,
-    GROUPS: tl.constexpr,
-):
-    """Number of a row of D values in `[layers, 2, B, groups, capacity]`."""
-    sequences, capacity = tl.load(steps + 2), tl.load(steps + 3)
-    return (((layer * 2 + which) * sequences + sequence) * GROUPS + group) * capacity + column
+def _column_offset(layer, which: tl.constexpr, group, column, capacity, GROUPS: tl.constexpr):
+    """Number of a row of D values in `[layers, 2, groups, capacity]`."""
+    return ((layer * 2 + which) * GROUPS + group) * capacity + column
 
 
 @triton.jit
@@ -106,8 +94,8 @@ def rotate_store_kernel(
 ):
     """Rotate queries and keys; keys and values go to their column of the cache."""
     row, head = tl.program_id(0), tl.program_id(1)
-    entry = steps + 5 + row * 5
-    position, sequence, column = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
+    entry = steps + row * 6
+    position, column, capacity = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 5)
     d = tl.arange(0, D)
     kind = qkv_ptr.dtype.element_ty
     source = qkv_ptr + (row * (HEADS + 2 * GROUPS) + head) * D
@@ -125,15 +113,15 @@ def rotate_store_kernel(
     else:
         which = (head - HEADS) // GROUPS
         group = (head - HEADS) % GROUPS
-        place = _column_offset(steps, layer, which, sequence, group, column, GROUPS)
-        storage = tl.load(steps).to(tl.pointer_type(KV))
+        place = _column_offset(layer, which, group, column, capacity, GROUPS)
+        storage = tl.load(entry + 3).to(tl.pointer_type(KV))
         if tl.int8 == KV:
             wide = x.to(tl.float32)
             scale = tl.max(tl.abs(wide)) / 127
             # Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
             rounded = wide / tl.where(scale > 0, scale, 1.0) + 12582912.0 - 12582912.0
             tl.store(storage + place * D + d, rounded.to(tl.int8))
-            scales = tl.load(steps + 1).to(tl.pointer_type(tl.float32))
+            scales = tl.load(entry + 4).to(tl.pointer_type(tl.float32))
             tl.store(scales + place, scale)
         else:
             tl.store(storage + place * D + d, x.to(KV))
@@ -158,16 +146,15 @@ def attend_kernel(
     """The heads of a group over one part of the columns, with a running softmax."""
     PER_GROUP: tl.constexpr = HEADS // GROUPS
     row, group, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    entry = steps + 5 + row * 5
-    sequence, column, start = tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4)
-    prefix = tl.load(steps + 4)
+    entry = steps + row * 6
+    column, capacity = tl.load(entry + 2), tl.load(entry + 5)
     span = tl.cdiv(tl.cdiv(column + 1, SPLITS), BLOCK) * BLOCK
     first = split * span
     end = tl.minimum(first + span, column + 1)
-    storage = tl.multiple_of(tl.load(steps).to(tl.pointer_type(KV)), 16)
-    scales = tl.load(steps + 1).to(tl.pointer_type(tl.float32))
-    key_rows = _column_offset(steps, layer, 0, sequence, group, 0, GROUPS)
-    value_rows = _column_offset(steps, layer, 1, sequence, group, 0, GROUPS)
+    storage = tl.multiple_of(tl.load(entry + 3).to(tl.pointer_type(KV)), 16)
+    scales = tl.load(entry + 4).to(tl.pointer_type(tl.float32))
+    key_rows = _column_offset(layer, 0, group, 0, capacity, GROUPS)
+    value_rows = _column_offset(layer, 1, group, 0, capacity, GROUPS)
     d, m = tl.arange(0, D), tl.arange(0, ROWS)
     head = group * PER_GROUP + m
     inside = m < PER_GROUP
@@ -178,7 +165,7 @@ def attend_kernel(
     context = tl.zeros((ROWS, D), tl.float32)
     for at in range(first, end, BLOCK):
         columns = at + tl.arange(0, BLOCK)
-        seen = (columns < end) & ((columns < prefix) | (columns >= start))
+        seen = columns < end
         k = tl.load(storage + (key_rows + columns)[:, None] * D + d[None, :],
                     mask=seen[:, None], other=0)  # fmt: skip
         scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee") * factor

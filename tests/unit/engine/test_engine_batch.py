@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_rag.engine import engine as engine_module
+from glm_rag.engine import batch as batch_module
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError
 from glm_rag.types import SamplingParams
 from tiny_checkpoints import TINY, tiny_engine
@@ -118,15 +118,27 @@ def test_a_prefix_counts_for_every_row():
 
 
 def test_a_batch_is_split_by_free_memory(engine, monkeypatch):
-    per_token = TINY.cache_values_per_token * 4
-    longest = max(len(prompt) for prompt in PROMPTS) + 24
-    monkeypatch.setattr(
-        engine_module, "available_bytes", lambda device: 2 * 2 * longest * per_token
-    )
-    assert engine._fitting([longest] * 8) == 2
-    assert engine._fitting([10**9]) == 1
-    got = joined(engine.generate_batch(PROMPTS, GREEDY), 3)
-    assert got == [alone(engine, prompt, GREEDY) for prompt in PROMPTS]
+    expected = [alone(engine, prompt, GREEDY) for prompt in PROMPTS]
+    most = [0]
+    start, leave = batch_module.Batch._start, batch_module.Batch._leave
+    running = set()
+
+    def started(self, engine, request):
+        running.add(request)
+        most.append(len(running))
+        return start(self, engine, request)
+
+    def left(self, engine, request, why):
+        running.remove(request)
+        return leave(self, engine, request, why)
+
+    monkeypatch.setattr(batch_module.Batch, "_start", started)
+    monkeypatch.setattr(batch_module.Batch, "_leave", left)
+    # Half of what is free takes the second (one token) beside the first, and not the third.
+    need = engine.cache_bytes(1 + 24)
+    monkeypatch.setattr(batch_module, "available_bytes", lambda device: 2 * need)
+    assert joined(engine.generate_batch(PROMPTS, GREEDY), 3) == expected
+    assert max(most) == 2
 
 
 def test_one_wrong_prompt_is_an_error_before_anything_is_computed(engine):

@@ -15,8 +15,8 @@ from golden_values import (
 )
 
 from glm_rag.engine.engine import Engine
-from glm_rag.engine.generate import all_logits, prefill
-from glm_rag.engine.model import RMSNorm, _visible
+from glm_rag.engine.generate import all_logits, decode_together, prefill
+from glm_rag.engine.model import RMSNorm
 from glm_rag.engine.rotary import rotary_table, rotate
 from glm_rag.types import SamplingParams
 from tiny_checkpoints import build_model, byte_tokenizer
@@ -36,9 +36,7 @@ def close(actual: torch.Tensor, expected: list[float]) -> None:
 
 @torch.inference_mode()
 def run(model, ids, **options) -> torch.Tensor:
-    token_ids = torch.tensor(ids if isinstance(ids[0], list) else [ids])
-    cache = model.new_cache(batch_size=len(token_ids))
-    return model.logits(model(token_ids, cache, **options))
+    return model.logits(model(torch.tensor([ids]), model.new_cache(), **options))
 
 
 def test_weights_follow_the_stated_formula():
@@ -108,40 +106,20 @@ def test_stretched_positions_follow_the_interpolated_rule(model):
     )
 
 
-def test_left_padded_rows_equal_unpadded_ones(model):
-    ids = [[0] * 5 + INPUT_IDS[:7], INPUT_IDS]
-    positions = torch.tensor([[0] * 5 + list(range(7)), list(range(12))])
-    real = torch.ones(2, 12, dtype=torch.bool)
-    real[0, :5] = False
-    logits = run(model, ids, positions=positions, real=real)
-    close(logits[0, -1, :8], RESULTS["left_pad_row0_last_logits_first8"])
-    close(logits[1, -1, :16], RESULTS["last_logits_first16"])
-    torch.testing.assert_close(logits[0, 5:], run(model, INPUT_IDS[:7])[0], atol=1e-5, rtol=0)
-
-
-def test_left_padded_rows_decode_like_unpadded_ones(model):
-    real = torch.ones(2, 12, dtype=torch.bool)
-    real[0, :5] = False
-    with torch.inference_mode():
-        cache = model.new_cache(batch_size=2)
-        batch = torch.tensor([[0] * 5 + INPUT_IDS[:7], INPUT_IDS])
-        positions = torch.tensor([[0] * 5 + list(range(7)), list(range(12))])
-        for start in range(12):  # the last step is a single token behind padding
-            here = slice(start, start + 1)
-            hidden = model(
-                batch[:, here], cache, positions=positions[:, here], real=real[:, : start + 1]
-            )
-            cache.advance([0])
-        logits = model.logits(hidden[:, -1])
-    close(logits[0, :8], RESULTS["left_pad_row0_last_logits_first8"])
-    close(logits[1, :16], RESULTS["last_logits_first16"])
-
-
-def test_padding_rows_see_something_so_that_no_kernel_makes_them_nan(model):
-    real = torch.tensor([[False, False, True, True]])
-    mask = _visible(4, model.new_cache(), real)
-    assert mask.any(-1).all()
-    assert mask[0, 2:].tolist() == [[False, False, True, False], [False, False, True, True]]
+@torch.inference_mode()
+@pytest.mark.parametrize("read", [0, 4, 6])
+def test_sequences_of_one_pass_get_the_published_logits(model, read):
+    """The published values are those of a left-padded batch of the two."""
+    asked = [INPUT_IDS[:7], INPUT_IDS]
+    caches = [model.new_cache() for _ in asked]
+    if read:
+        for ids, cache in zip(asked, caches, strict=True):
+            prefill(model, ids[:read], cache)
+    rests = [ids[read:] for ids in asked]
+    logits = decode_together(model, list(zip(rests, caches, strict=True)))
+    close(logits[len(rests[0]) - 1, :8], RESULTS["left_pad_row0_last_logits_first8"])
+    close(logits[-1, :16], RESULTS["last_logits_first16"])
+    assert [cache.token_ids for cache in caches] == asked
 
 
 @pytest.mark.parametrize("kind", ["plain", "projection"])

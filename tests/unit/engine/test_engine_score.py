@@ -41,13 +41,13 @@ def test_a_kept_prompt_is_not_computed_again_and_scores_the_same(monkeypatch):
     engine.keep_sequences(CacheLimits(memory_bytes=10**7))
     assert engine.score(PROMPT, SAID) == pytest.approx(expected, abs=1e-5)
     computed = []
-    forward = engine.model.forward
+    read = engine.model.read_together
 
-    def counting(ids, cache):
+    def counting(ids, shares, **options):
         computed.append(ids.shape[1])
-        return forward(ids, cache)
+        return read(ids, shares, **options)
 
-    monkeypatch.setattr(engine.model, "forward", counting)
+    monkeypatch.setattr(engine.model, "read_together", counting)
     assert engine.score(PROMPT, [8, 8]) == pytest.approx(by_logits(tiny_engine(), PROMPT, [8, 8]))
     assert sum(computed) == 2  # the last token of the prompt, and the first of the continuation
 

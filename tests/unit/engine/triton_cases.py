@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from glm_rag.engine.config import Quantization
-from glm_rag.engine.decode_graph import StepRow, compute, read, step_tensor
+from glm_rag.engine.decode_graph import compute, read, step_rows, step_tensor
 from glm_rag.engine.generate import prefill
 from glm_rag.engine.kernels import triton_decode, triton_linear
 from glm_rag.engine.linear import QuantizedMatrix
@@ -77,7 +77,7 @@ def decoded() -> dict[str, float]:
         torch.manual_seed(1)
         model = decoding_model(kv_dtype, kind, prefix)
         errors[f"{name}-rows of one sequence"] = draft_error(model)
-        errors[f"{name}-sequences of a batch"] = batch_error(model)
+        errors[f"{name}-sequences together"] = together_error(model)
         errors[f"{name}-a prompt"] = prompt_error(model)
     return errors
 
@@ -112,11 +112,7 @@ def draft_error(model: ChatGLM2Model) -> float:
     prefill(model, range(70), ours)
     theirs = ours.fork(capacity=256)
     expected = model.logits(model(torch.tensor([[7, 8, 9]]), theirs)[0])
-    rows = [
-        StepRow(token, ours.num_tokens + i, 0, ours.length + i, ours.num_prefix)
-        for i, token in enumerate((7, 8, 9))
-    ]
-    actual = compute(model, step_tensor(rows, ours), ours.dtype)
+    actual = compute(model, step_tensor(step_rows((7, 8, 9), ours)), ours.dtype)
     for cache in (ours, theirs):
         cache.advance([7, 8, 9])
     stored = _difference(ours.tensors()["columns"].float(), theirs.tensors()["columns"].float())
@@ -134,20 +130,18 @@ def prompt_error(model: ChatGLM2Model) -> float:
 
 
 @torch.inference_mode()
-def batch_error(model: ChatGLM2Model) -> float:
-    """One token for each of two sequences of different lengths, aligned at their ends."""
-    cache = model.new_cache(batch_size=2, capacity=256)
-    expected = []
-    rows = []
-    for sequence, length in enumerate((90, 33)):
-        own = model.new_cache(capacity=256)
-        prefill(model, range(length), own)
-        cache.put_row(sequence, own, end=cache.num_prefix + 90)
-        expected.append(model.logits(model(torch.tensor([[sequence]]), own)[0, -1]))
-        start = cache.num_prefix + 90 - length
-        rows.append(StepRow(sequence, length, sequence, cache.num_prefix + 90, start))
-    actual = compute(model, step_tensor(rows, cache), cache.dtype)
-    return _difference(actual, torch.stack(expected))
+def together_error(model: ChatGLM2Model) -> float:
+    """One token of one sequence and two of another, each with a cache of its own size."""
+    expected, rows, kept = [], [], []
+    for length, token_ids in ((90, (3,)), (33, (4, 5))):
+        cache = model.new_cache(capacity=length + 200)
+        prefill(model, range(length), cache)
+        alone = cache.fork(capacity=256)
+        expected.append(model.logits(model(torch.tensor([token_ids]), alone)[0]))
+        rows += step_rows(token_ids, cache)
+        kept.append(cache)
+    actual = compute(model, step_tensor(rows), cache.dtype)
+    return _difference(actual, torch.cat(expected))
 
 
 def compiled() -> dict[str, int]:

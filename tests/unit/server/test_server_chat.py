@@ -1,0 +1,292 @@
+"""`/v1/chat/completions` and `/v1/completions`: OpenAI's forms around our answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from server_fakes import FakeModels, app_with, client_of
+
+import ui_fakes
+from fakes import ScriptedEngine
+from glm_rag.errors import ContextWindowError, KnowledgeBaseError
+from glm_rag.settings import Settings
+from glm_rag_server.openai_types import ChatCompletion, Completion
+
+HELLO = [{"role": "user", "content": "Hello?"}]
+
+
+def chat(messages=HELLO, model="smollm2-135m", **fields):
+    return {"model": model, "messages": messages, **fields}
+
+
+async def post(client, body, path="/v1/chat/completions"):
+    return await client.post(path, json=body)
+
+
+async def events(client, body, path="/v1/chat/completions"):
+    """The data of a stream, and its comments."""
+    reply = await client.post(path, json={**body, "stream": True})
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    blocks = [block for block in reply.text.split("\n\n") if block]
+    data = [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
+    assert data[-1] == "[DONE]"
+    return [json.loads(one) for one in data[:-1]]
+
+
+async def test_an_answer_has_openais_form(client):
+    reply = await post(client, chat())
+    body = ChatCompletion.model_validate_json(reply.text)
+    assert reply.status_code == 200
+    assert body.choices[0].message.content == "Hello there."
+    assert body.choices[0].finish_reason == "stop"
+    assert body.usage.completion_tokens == 12  # the fake's tokens are bytes
+    assert body.usage.total_tokens == body.usage.prompt_tokens + 12
+    assert "glm_rag" not in reply.json()
+
+
+async def test_a_stream_gives_the_same_text_in_pieces(client):
+    chunks = await events(client, chat())
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hello there."
+    assert len(deltas) > 5
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-2:] == [None, "stop"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+async def test_a_stream_ends_with_the_token_counts_where_it_is_asked_to(client):
+    chunks = await events(client, chat(stream_options={"include_usage": True}))
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 12
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
+
+
+async def test_what_is_asked_of_the_sampling_reaches_the_model(client, models):
+    await post(
+        client,
+        chat(temperature=0.5, top_p=0.7, top_k=3, seed=-1, max_completion_tokens=5, max_tokens=9,
+             stop=["zz", "e"], repetition_penalty=1.1),
+    )  # fmt: skip
+    params = models.engine.params[0]
+    assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.7, 3)
+    assert (params.seed, params.max_tokens, params.repetition_penalty) == (2**64 - 1, 5, 1.1)
+    assert params.stop == ("zz", "e")
+
+
+async def test_a_stop_string_and_the_limit_end_an_answer_as_openai_says(client):
+    stopped = (await post(client, chat(stop=" there"))).json()["choices"][0]
+    assert (stopped["message"]["content"], stopped["finish_reason"]) == ("Hello", "stop")
+    limited = (await post(client, chat(max_tokens=3))).json()["choices"][0]
+    assert (limited["message"]["content"], limited["finish_reason"]) == ("Hel", "length")
+
+
+async def test_a_conversation_reaches_the_model_in_order(client, models):
+    parts = [{"type": "text", "text": "And "}, {"type": "text", "text": "then?"}]
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "First?"},
+        {"role": "assistant", "content": "One.", "refusal": None},
+        {"role": "user", "content": parts, "name": "ana"},
+    ]
+    assert (await post(client, chat(messages))).status_code == 200
+    prompt = models.engine.prompt_texts[0]
+    places = [prompt.index(text) for text in ("Be brief.", "First?", "One.", "And then?")]
+    assert places == sorted(places)
+
+
+async def test_fields_that_change_nothing_are_taken(client):
+    harmless = {
+        "user": "u", "metadata": {"a": "b"}, "store": False, "n": 1, "tools": [], "logprobs": False,
+        "response_format": {"type": "text"}, "presence_penalty": 0, "parallel_tool_calls": True,
+        "service_tier": "auto", "temperature": None, "stop": None, "reasoning_effort": "low",
+    }  # fmt: skip
+    assert (await post(client, chat(**harmless))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": ""}, "stop"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0",
+        ),
+        ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages.0.tool_calls"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_by_name(client, fields, param):
+    reply = await post(client, {**chat(), **fields})
+    error = reply.json()["error"]
+    assert reply.status_code == 400
+    assert error["param"].startswith(param)
+    assert error["type"] == "invalid_request_error"
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "assistant", "content": "Hi."}],
+        [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    ],
+)
+async def test_a_conversation_that_the_model_cannot_read_is_refused(client, messages):
+    for stream in (False, True):
+        reply = await post(client, chat(messages, stream=stream))
+        assert reply.status_code == 400
+
+
+async def test_an_unknown_model_is_not_found_and_the_known_one_is_named(client):
+    reply = await post(client, chat(model="gpt-4o"))
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (404, "model_not_found")
+    assert "smollm2-135m" in error["message"]
+
+
+async def test_a_prompt_that_is_too_long_is_openais_context_error(home):
+    settings = Settings(home=home)
+    app = app_with(home, FakeModels(settings, ScriptedEngine(["x"], context_window=20)))
+    async with client_of(app) as client:
+        for stream in (False, True):
+            reply = await post(client, chat(stream=stream))
+            assert reply.status_code == 400
+            assert reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_an_answer_from_documents_carries_what_supports_it(client):
+    reply = await post(client, chat(model="kb:handbook"))
+    body = ChatCompletion.model_validate_json(reply.text)
+    assert body.model == "kb:handbook"
+    assert body.choices[0].message.content == ui_fakes.REPLY
+    assert body.glm_rag is not None
+    first = body.glm_rag.citations[0]
+    assert (first.quote, first.index, first.page) == (ui_fakes.QUOTE, 1, 3)
+    assert [passage.index for passage in body.glm_rag.passages] == [1, 2]
+    assert not body.glm_rag.abstained
+    assert body.glm_rag.window["size"] == 2048
+
+
+async def test_a_streamed_answer_carries_citations_as_they_come_and_all_at_the_end(client):
+    chunks = await events(client, chat(model="kb:handbook"))
+    early = [chunk["glm_rag"] for chunk in chunks[:-1] if "glm_rag" in chunk]
+    last = chunks[-1]
+    assert [len(marks["citations"]) for marks in early] == [2]
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert last["glm_rag"]["citations"] == early[0]["citations"]
+    assert last["glm_rag"]["knowledge_base"] == "handbook"
+
+
+async def test_an_abstention_says_why_and_what_was_nearest(client, models):
+    models.assistants["handbook"].result = ui_fakes.abstention()
+    extension = (await post(client, chat(model="kb:handbook"))).json()["glm_rag"]
+    assert extension["abstained"]
+    assert extension["reason"].startswith("the best passage is too weak")
+    assert extension["nearest"][0]["title"] == "Staff handbook"
+    assert extension["citations"] == []
+
+
+async def test_a_knowledge_base_may_be_a_field_beside_the_model(client):
+    body = (await post(client, chat(knowledge_base="handbook"))).json()
+    assert (body["model"], body["glm_rag"]["knowledge_base"]) == ("smollm2-135m", "handbook")
+    both = await post(client, chat(model="kb:handbook", knowledge_base="other"))
+    assert both.status_code == 400
+
+
+async def test_earlier_messages_are_the_history_of_a_question(client, models):
+    messages = [
+        {"role": "system", "content": "Be a pirate."},
+        {"role": "user", "content": "First?"},
+        {"role": "assistant", "content": "One."},
+        {"role": "user", "content": "And then?"},
+    ]
+    reply = await post(client, chat(messages, model="kb:handbook"))
+    question, history = models.assistants["handbook"].asked[0]
+    assert question == "And then?"
+    assert history == [("user", "First?"), ("assistant", "One.")]
+    assert "system messages are not used" in reply.json()["glm_rag"]["notes"][0]
+
+
+@pytest.mark.parametrize("name", ["nope", "../handbook", "a/b", "", ".", "\0", "x" * 300, "%2e"])
+async def test_a_knowledge_base_that_is_not_there_is_not_found(client, name):
+    reply = await post(client, chat(model=f"kb:{name}"))
+    assert reply.status_code == 404
+    assert reply.json()["error"]["code"] == "knowledge_base_not_found"
+
+
+@pytest.mark.parametrize("name", ["nope", "../handbook", "/etc", "..", "a\0b", "x" * 300])
+async def test_path_tricks_in_real_names_find_nothing(settings, name):
+    from glm_rag_server.app import create_app
+
+    async with client_of(create_app(settings)) as client:
+        reply = await post(client, chat(model=f"kb:{name}"))
+    assert reply.status_code == 404
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client, models):
+    models.assistants["handbook"].error = KnowledgeBaseError("the index is\ngone")
+    reply = await post(client, chat(model="kb:handbook", stream=True))
+    assert reply.status_code == 200
+    last = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert last["error"]["message"] == "the index is gone"
+    assert "[DONE]" not in reply.text
+
+
+async def test_an_error_before_the_first_piece_is_a_status(client, models):
+    fake = models.assistants["handbook"]
+    fake.error, fake.error_after = ContextWindowError("too long"), 0
+    reply = await post(client, chat(model="kb:handbook", stream=True))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+async def test_the_data_folder_stands_in_no_message(client, models, home):
+    fake = models.assistants["handbook"]
+    fake.error, fake.error_after = KnowledgeBaseError(f"cannot read {home}/kb/handbook"), 0
+    error = (await post(client, chat(model="kb:handbook"))).json()["error"]
+    assert error["message"] == "cannot read (data folder)/kb/handbook"
+
+
+async def test_raw_text_is_continued_without_a_chat_format(client, models):
+    body = {"model": "smollm2-135m", "prompt": ["[gMASK]sop"]}
+    reply = await post(client, body, "/v1/completions")
+    assert Completion.model_validate_json(reply.text).choices[0].text == "Hello there."
+    assert models.engine.prompts[0] == models.engine.tokenizer.encode_prompt("[gMASK]sop")
+    chunks = await events(
+        client, {**body, "stream_options": {"include_usage": True}}, "/v1/completions"
+    )
+    assert "".join(c["choices"][0]["text"] for c in chunks[:-1]) == "Hello there."
+    assert chunks[-1]["usage"]["completion_tokens"] == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [[1, 2]]}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 3}, "best_of"),
+        ({"logprobs": 1}, "logprobs"),
+    ],
+)
+async def test_raw_text_refuses_what_it_cannot(client, fields, param):
+    body = {"model": "smollm2-135m", "prompt": "a", **fields}
+    reply = await post(client, body, "/v1/completions")
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
