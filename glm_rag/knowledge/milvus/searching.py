@@ -142,8 +142,8 @@ class Searches:
         dimension = self._dimension()
         if len(vector) != dimension:
             raise KnowledgeBaseError(
-                f"the question has {len(vector)} numbers and the chunks have {dimension}: "
-                "ask with the embedder they were made with"
+                f"the question's vector has {len(vector)} numbers, those of the chunks have "
+                f"{dimension} numbers: ask with the embedder they were made with"
             )
         return self.milvus.search(
             chunks, "vector", vector, metric="IP", limit=limit, where=test, fields=FIELDS
