@@ -9,16 +9,31 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 
-from glm_rag.build import info_or_error, open_knowledge_base, templates_for
+from glm_rag.build import (
+    delete_knowledge_base,
+    info_or_error,
+    open_knowledge_base,
+    templates_for,
+)
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
-from glm_rag.knowledge.naming import delete_knowledge_base, folder_of
+from glm_rag.knowledge.naming import folder_of
 from glm_rag.knowledge.transfer import rename as rename_in
 from glm_rag.knowledge.uploads import uploads_of
 from glm_rag.settings import Settings
 from glm_rag.types import KnowledgeBaseInfo
 from glm_rag_server.kb import schemas, views
-from glm_rag_server.kb.state import ADMIN, READ, Context, Name, Opened, TheState, not_found, taken
+from glm_rag_server.kb.state import (
+    ADMIN,
+    READ,
+    Context,
+    Name,
+    Opened,
+    TheState,
+    check_is_folder,
+    not_found,
+    taken,
+)
 
 router = APIRouter(prefix="/kb")
 
@@ -68,6 +83,7 @@ def rename_knowledge_base(
     name: Name, wanted: schemas.NewKnowledgeBase, context: Context, state: TheState
 ) -> schemas.KnowledgeBase:
     """Give a knowledge base another name; uploads and conversations stay with it."""
+    check_is_folder(context, "renamed")
     home = context.settings.home
     new = folder_of(wanted.name, home).name
     names = context.models.knowledge_bases()
@@ -98,7 +114,7 @@ def delete(name: Name, context: Context, state: TheState) -> schemas.Deleted:
         if not state.jobs.end(name, _END_SECONDS):
             raise KnowledgeBaseBusyError(f"a job of {name!r} has not ended yet: try again later")
         context.models.forget(name)
-        delete_knowledge_base(name, home)
+        delete_knowledge_base(context.settings, name)
         for folder in uploads_of(name, home):
             shutil.rmtree(folder, ignore_errors=True)
     state.jobs.forget(name)

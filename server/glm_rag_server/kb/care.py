@@ -24,7 +24,17 @@ from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import schemas, views
 from glm_rag_server.kb.job_routes import Wait, answer
 from glm_rag_server.kb.jobs import Job
-from glm_rag_server.kb.state import ADMIN, READ, Admin, Context, Opened, TheState, Writer, taken
+from glm_rag_server.kb.state import (
+    ADMIN,
+    READ,
+    Admin,
+    Context,
+    Opened,
+    TheState,
+    Writer,
+    check_is_folder,
+    taken,
+)
 from glm_rag_server.kb.work import rebuilding, verifying
 
 router = APIRouter(prefix="/kb")
@@ -86,6 +96,7 @@ async def rebuild(
 )
 def export(kb: Opened, context: Context) -> StreamingResponse:
     """Get a knowledge base as one file, as it is at this moment, whoever writes to it."""
+    check_is_folder(context, "exported")
     home = context.settings.home
     file = _exported(kb.name, home)
     size = os.fstat(file.fileno()).st_size
@@ -124,6 +135,7 @@ async def import_knowledge_base(
     ] = None,
 ) -> schemas.KnowledgeBase:
     """Make a knowledge base from an export, after checking everything in it."""
+    check_is_folder(context, "imported")
     settings = context.settings
     folder = await to_thread.run_sync(_folder, settings.home)
     incoming = await to_thread.run_sync(IncomingFile, folder)

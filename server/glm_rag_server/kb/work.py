@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_rag.build import open_knowledge_base
+from glm_rag.build import open_knowledge_base, reopen_knowledge_base
 from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.settings import Settings
 from glm_rag.types import IngestProgress, IngestReport
@@ -67,7 +67,7 @@ def verifying(settings: Settings, kb: str) -> Work:
     """Check everything in a knowledge base; nothing is written."""
 
     def work(job: Job) -> None:
-        with open_knowledge_base(settings, kb) as opened:
+        with reopen_knowledge_base(settings, kb) as opened:
             report = opened.verify(on_progress=lambda *at: _step(job)("checking", *at))
         job.result = to_plain(report)
 
