@@ -20,9 +20,9 @@ from glm_rag_ingest.places import allowed_path
 from glm_rag_ingest.selection import Selection
 from glm_rag_server.context import ServerContext
 from glm_rag_server.errors import ApiError
-from glm_rag_server.kb import schemas
+from glm_rag_server.kb import requests, schemas
+from glm_rag_server.kb.job import Job, SentFile
 from glm_rag_server.kb.job_routes import Wait, answer
-from glm_rag_server.kb.jobs import Job, SentFile
 from glm_rag_server.kb.receiving import receive
 from glm_rag_server.kb.state import Context, Opened, TheState, Writer, not_found
 from glm_rag_server.kb.work import ingesting
@@ -117,7 +117,7 @@ def _disk_errors() -> Iterator[None]:
 async def ingest(
     key: Writer,
     kb: Opened,
-    wanted: schemas.IngestRequest,
+    wanted: requests.IngestRequest,
     response: Response,
     context: Context,
     state: TheState,
@@ -132,7 +132,7 @@ async def ingest(
     return await answer(job, wait, context, response)
 
 
-def _options(wanted: schemas.IngestRequest) -> IngestOptions:
+def _options(wanted: requests.IngestRequest) -> IngestOptions:
     include, exclude = tuple(wanted.include), tuple(wanted.exclude)
     try:
         Selection.of(include, exclude)

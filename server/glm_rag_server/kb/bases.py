@@ -22,7 +22,7 @@ from glm_rag.knowledge.transfer import rename as rename_in
 from glm_rag.knowledge.uploads import uploads_of
 from glm_rag.settings import Settings
 from glm_rag.types import KnowledgeBaseInfo
-from glm_rag_server.kb import schemas, views
+from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import (
     ADMIN,
     READ,
@@ -59,7 +59,7 @@ def _infos(settings: Settings, names: Iterable[str]) -> Iterator[KnowledgeBaseIn
 
 @router.post("", status_code=201, dependencies=[ADMIN])
 def create_knowledge_base(
-    wanted: schemas.NewKnowledgeBase, context: Context, response: Response
+    wanted: requests.NewKnowledgeBase, context: Context, response: Response
 ) -> schemas.KnowledgeBase:
     """Make an empty knowledge base."""
     settings = context.settings
@@ -80,7 +80,7 @@ def show_knowledge_base(kb: Opened, context: Context) -> schemas.KnowledgeBase:
 
 @router.patch("/{name}", dependencies=[ADMIN])
 def rename_knowledge_base(
-    name: Name, wanted: schemas.NewKnowledgeBase, context: Context, state: TheState
+    name: Name, wanted: requests.NewKnowledgeBase, context: Context, state: TheState
 ) -> schemas.KnowledgeBase:
     """Give a knowledge base another name; uploads and conversations stay with it."""
     check_is_folder(context, "renamed")

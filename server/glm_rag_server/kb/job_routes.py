@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from glm_rag_server.context import ServerContext
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import schemas, views
-from glm_rag_server.kb.jobs import Job
+from glm_rag_server.kb.job import Job
 from glm_rag_server.kb.state import READ, WRITE, Context, Name, TheState, not_found
 
 router = APIRouter(prefix="/kb")

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from glm_rag.build import build_retriever
 from glm_rag.retrieval.explain import explain
-from glm_rag_server.kb import schemas, views
+from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import READ, Context, Opened, TheState
 
 router = APIRouter(prefix="/kb")
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/kb")
 
 @router.post("/{name}/search", dependencies=[READ])
 def search(
-    wanted: schemas.SearchRequest, kb: Opened, context: Context, state: TheState
+    wanted: requests.SearchRequest, kb: Opened, context: Context, state: TheState
 ) -> schemas.SearchResult:
     """Find passages as an answer would, without answering."""
     change: dict[str, Any] = {"reranker": state.reranker(context, kb)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.settings import Settings
 from glm_rag.types import IngestProgress, IngestReport
 from glm_rag.types.plain import to_plain
-from glm_rag_server.kb.jobs import Job, JobStopped, Work
+from glm_rag_server.kb.job import Job, JobStopped, Work
 
 if TYPE_CHECKING:
     from glm_rag_ingest.pipeline import IngestOptions
 
 _LISTED = 1000  # failures, changes and warnings of one job
 _RETRY_SECONDS = 0.5
+_MOST_RETRY_SECONDS = 10.0
 _BUSY = "another process is writing into the knowledge base"
 
 
@@ -98,8 +100,9 @@ def _step(job: Job) -> Callable[[str, int, int], None]:
 
 def _patiently(job: Job, act: Callable[[], None]) -> None:
     """Do it, once no other process writes into the knowledge base."""
-    while True:
+    for attempt in count(1):
         with suppress(KnowledgeBaseBusyError):
-            return act()
+            act()
+            return
         job.tell(waits_for=_BUSY)
-        job.pause(_RETRY_SECONDS)
+        job.pause(min(attempt * _RETRY_SECONDS, _MOST_RETRY_SECONDS))  # each looks at all files

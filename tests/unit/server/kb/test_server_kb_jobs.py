@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("fastapi")
 
 from glm_rag.errors import KnowledgeBaseBusyError
-from glm_rag_server.kb.jobs import Job, Jobs
+from glm_rag_server.kb.job import Job
+from glm_rag_server.kb.jobs import Jobs
 
 LONG = b"\n\n".join(b"Paragraph %d of the long report. " % n * 40 for n in range(60))
 
