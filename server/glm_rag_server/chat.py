@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -54,17 +55,14 @@ async def plan(context: ServerContext, body: ChatRequest) -> Job:
     refuse_unsupported(body)
     texts, options = body.texts(), body.sampling()
     kb_name, model = which(context, body)
+    make: Callable[[], Generator[Piece, None, None]]
     if kb_name is None:
         kind, make = "chat", partial(chat_pieces, context.models.llm(model), texts, options)
     else:
         _check_question(texts)
         await asyncio.to_thread(knowledge_base_or_404, context, kb_name)
-        kind = "knowledge_base"
-
-        def make() -> Any:
-            assistant = context.models.assistant(kb_name, model)
-            return answer_pieces(assistant, kb_name, texts, options)
-
+        open_ = partial(context.models.assistant, kb_name, model)
+        kind, make = "knowledge_base", partial(answer_pieces, open_, kb_name, texts, options)
     return Job(
         kind=kind,
         model=body.model,

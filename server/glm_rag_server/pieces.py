@@ -5,7 +5,7 @@ Each gives the same pieces, in the thread that computes them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ def completion_pieces(
 
 
 def answer_pieces(
-    assistant: Assistant,
+    open_assistant: Callable[[], Assistant],
     kb_name: str,
     texts: Sequence[tuple[str, str]],
     options: Mapping[str, Any],
@@ -93,6 +93,7 @@ def answer_pieces(
     if any(role == "system" for role, _ in texts):
         notes.append("system messages are not used: the prompt over documents has its own")
     dialogue = [(role, text) for role, text in texts if role != "system"]
+    assistant = open_assistant()
     if options:
         assistant = copy(assistant)
         assistant.llm = assistant.llm.bind(**options)
