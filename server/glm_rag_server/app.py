@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -48,6 +49,7 @@ def create_app(
     for part in _PARTS:
         app.include_router(part.router)
     app.include_router(kb_router)
+    app.openapi = partial(docs_page.describe, app)  # type: ignore[method-assign]
     origins = settings.server.allowed_origins
     # The last one added is the outermost.
     app.add_middleware(Limits, settings=settings.server)

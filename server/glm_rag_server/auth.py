@@ -60,18 +60,24 @@ class Gate:
         await self.app(scope, receive, send)
 
     async def _who(self, request: Request) -> Key:
-        if not await asyncio.to_thread(lambda: self.keys.required):
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        shown = key.strip() if kind.lower() == "bearer" else ""
+        required, found = await asyncio.to_thread(self._look_up, shown)
+        if not required:
             self._check_pages(request)
             return ANYBODY
         if request.url.path in PUBLIC:
             return ANYBODY
-        kind, _, key = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not key.strip():
+        if not shown:
             raise _unauthorized("this server needs a key: send it as `Authorization: Bearer KEY`")
-        found = await asyncio.to_thread(self.keys.find, key.strip())
         if found is None:
             raise _unauthorized("this key is unknown or was revoked: ask for another")
         return found
+
+    def _look_up(self, shown: str) -> tuple[bool, Key | None]:
+        """Whether a key is needed, and whose this one is."""
+        required = self.keys.required
+        return required, self.keys.find(shown) if required and shown else None
 
     def _check_pages(self, request: Request) -> None:
         host = request.headers.get("host", "")

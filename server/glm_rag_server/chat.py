@@ -43,10 +43,10 @@ async def chat_completions(
     """From the model, or from a knowledge base where `model` is `kb:NAME` or `knowledge_base` says
     so. The response then has a field `glm_rag` with citations, passages, and whether it abstained.
     """
-    return await respond(request, key, await plan(context_of(request), body))
+    return await respond(request, key, await plan(context_of(request), body, key))
 
 
-async def plan(context: ServerContext, body: ChatRequest) -> Job:
+async def plan(context: ServerContext, body: ChatRequest, key: Key) -> Job:
     """What is to be done for a request.
 
     Raises:
@@ -62,7 +62,10 @@ async def plan(context: ServerContext, body: ChatRequest) -> Job:
         _check_question(texts)
         await asyncio.to_thread(knowledge_base_or_404, context, kb_name)
         open_ = partial(context.models.assistant, kb_name, model)
-        kind, make = "knowledge_base", partial(answer_pieces, open_, kb_name, texts, options)
+        kind = "knowledge_base"
+        make = partial(
+            answer_pieces, open_, kb_name, texts, options, context.memory, f"{key.id} {model}"
+        )
     return Job(
         kind=kind,
         model=body.model,

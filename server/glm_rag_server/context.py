@@ -23,6 +23,7 @@ from glm_rag.settings import Settings
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
+from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
 from glm_rag_server.served import ServedText, served_chat, served_text
 from glm_rag_server.telemetry import Tracer
@@ -208,6 +209,7 @@ class ServerContext:
     Attributes:
         line: of answers. small_line: of embeddings, which are short.
         threads: where answers are computed, one for each place of the line.
+        memory: of answers from documents.
         tracer: None where no traces are wanted.
         closing: the server ends: nothing new is begun.
     """
@@ -220,6 +222,7 @@ class ServerContext:
     small_line: FairLine
     threads: ThreadPoolExecutor
     tracer: Tracer | None = None
+    memory: Memory = field(default_factory=Memory)
     closing: threading.Event = field(default_factory=threading.Event)
 
     @classmethod

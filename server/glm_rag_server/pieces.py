@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from glm_rag.assistant import Assistant
     from glm_rag.types import Passage
+    from glm_rag_server.memory import Memory
     from glm_rag_server.served import ServedText
 
 _MESSAGES: Mapping[str, type[BaseMessage]] = {
@@ -87,6 +88,8 @@ def answer_pieces(
     kb_name: str,
     texts: Sequence[tuple[str, str]],
     options: Mapping[str, Any],
+    memory: Memory,
+    owner: str,
 ) -> Generator[Piece, None, None]:
     """The answer to the last question, from documents, with what supports it."""
     notes = []
@@ -97,7 +100,9 @@ def answer_pieces(
     if options:
         assistant = copy(assistant)
         assistant.llm = assistant.llm.bind(**options)
-    *history, (_, question) = dialogue
+    *said, (_, question) = dialogue
+    place = (owner, kb_name)
+    history = memory.find(place, said) or said
     written = ""
     with closing(_generator(assistant.stream(question, history=history))) as deltas:
         for delta in deltas:
@@ -106,6 +111,8 @@ def answer_pieces(
                 yield Piece(delta.text, _marks(delta))
             else:
                 answer = delta.answer
+                for text in {written, answer.text}:  # as streams and whole answers give it
+                    memory.keep(place, [*dialogue, ("assistant", text)], answer)
                 extension = extension_of(answer, kb_name, notes, written)
                 end = End(answer.finish_reason, answer.usage, extension)
                 yield Piece(delta.text, _marks(delta), end)

@@ -222,6 +222,54 @@ async def test_earlier_messages_are_the_history_of_a_question(client, models):
     assert "system messages are not used" in reply.json()["glm_rag"]["notes"][0]
 
 
+async def test_a_follow_up_goes_on_from_the_remembered_answer(client, models):
+    fake = models.assistants["handbook"]
+    for stream in (False, True):
+        await post(client, chat(model="kb:handbook", stream=stream))
+        messages = [
+            *HELLO,
+            {"role": "assistant", "content": ui_fakes.REPLY + "\n"},
+            {"role": "user", "content": "And then?"},
+        ]
+        await post(client, chat(messages, model="kb:handbook"))
+        assert fake.asked[-1] == ("And then?", fake.result)
+    messages[1]["content"] = "Something else."
+    await post(client, chat(messages, model="kb:handbook"))
+    assert fake.asked[-1][1] == [("user", "Hello?"), ("assistant", "Something else.")]
+
+
+async def test_an_answer_is_remembered_for_its_owner_alone(home):
+    app = app_with(home)
+    fake = app.state.context.models.assistants["handbook"]
+    keys = [app.state.context.keys.create(name, "read") for name in ("ana", "bob")]
+    follow_up = [
+        *HELLO,
+        {"role": "assistant", "content": ui_fakes.REPLY},
+        {"role": "user", "content": "And then?"},
+    ]
+    histories = []
+    async with client_of(app) as client:
+        client.headers["authorization"] = f"Bearer {keys[0]}"
+        await post(client, chat(model="kb:handbook"))
+        for key in keys:
+            client.headers["authorization"] = f"Bearer {key}"
+            await post(client, chat(follow_up, model="kb:handbook"))
+            histories.append(fake.asked[-1][1])
+    assert histories[0] is fake.result
+    assert histories[1] == [("user", "Hello?"), ("assistant", ui_fakes.REPLY)]
+
+
+def test_only_the_last_used_answers_are_remembered():
+    from glm_rag_server.memory import Memory
+
+    memory, answers = Memory(2), [ui_fakes.answer(str(number)) for number in range(3)]
+    for number, answer in enumerate(answers):
+        memory.keep(("a", "kb"), [("user", str(number))], answer)
+        memory.find(("a", "kb"), [("user", "0")])
+    found = [memory.find(("a", "kb"), [("user", str(number))]) for number in range(3)]
+    assert found == [answers[0], None, answers[2]]
+
+
 @pytest.mark.parametrize("name", ["nope", "../handbook", "a/b", "", ".", "\0", "x" * 300, "%2e"])
 async def test_a_knowledge_base_that_is_not_there_is_not_found(client, name):
     reply = await post(client, chat(model=f"kb:{name}"))

@@ -197,3 +197,58 @@ async def test_who_waits_when_the_server_ends_is_sent_away_and_who_is_served_sta
         assert (await client.get("/healthz")).status_code == 200
         engine.gate.set()
         assert (await served).json()["choices"][0]["message"]["content"] == "Hello there."
+
+
+async def test_an_answer_is_broken_off_before_its_first_token(home):
+    """What is running is told to end by the loop: its thread waits and would not notice."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from glm_rag_server.running import Work
+    from glm_rag_server.served import breakable
+
+    began, end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def first_token_never_comes():
+        breakable.get()(end.set)
+        began.set()
+        end.wait(20)
+        return
+        yield
+
+    with ThreadPoolExecutor(1) as threads:
+        work = Work(threads, first_token_never_comes, ended.set)
+        items = work.items()
+        reading = asyncio.create_task(anext(items))
+        await asyncio.to_thread(began.wait, 5)
+        reading.cancel()
+        await asyncio.wait({reading})
+        await items.aclose()
+        assert await asyncio.to_thread(ended.wait, 5)
+
+
+def test_a_real_models_answer_says_how_to_end_it():
+    from glm_rag.types import SamplingParams
+    from glm_rag_server.served import ServedChat, breakable, served_chat, served_text
+
+    class Answer:
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    class Engine:
+        scheduler, answer = object(), Answer()
+
+        def generate(self, prompt, params):
+            return self.answer
+
+    told, engine = [], Engine()
+    llm = served_chat(ServedChat(model="smollm2-135m", top_k=7), max_running=3)
+    assert (llm.top_k, llm.max_running, served_text(llm).top_k) == (7, 3, 7)
+    token = breakable.set(told.append)
+    try:
+        assert llm.run(engine, [1], SamplingParams()) is engine.answer
+    finally:
+        breakable.reset(token)
+    told[0]()
+    assert engine.answer.closed == 1

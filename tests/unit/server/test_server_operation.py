@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from server_fakes import app_with, client_of
@@ -13,6 +14,7 @@ import ui_fakes
 from glm_rag.errors import ModelNotFoundError
 from glm_rag_server.logs import JsonLines
 
+ROOT = Path(__file__).resolve().parents[3]
 CHAT = "/v1/chat/completions"
 SECRET = "Where is the zebra buried?"
 
@@ -94,6 +96,18 @@ async def test_figures_count_what_happened(client, models):
         "glm_rag_running": 0,
     }
     assert {name: value(text, name) for name in expected} == expected
+
+
+async def test_the_manual_lists_every_figure_and_every_setting(client):
+    from glm_rag.settings import ServerSettings
+
+    manual = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+    figures = re.findall(r"^# HELP (\w+)", (await client.get("/metrics")).text, re.MULTILINE)
+    assert len(figures) > 10
+    listed = set(re.findall(r"`(glm_rag_\w+)`", manual))
+    assert {name for name in figures if not name.endswith("_created")} == listed
+    settings = set(re.findall(r"^\| `(\w+)` \|", manual, re.MULTILINE))
+    assert set(ServerSettings.model_fields) <= settings
 
 
 async def test_a_request_has_an_id_which_may_be_the_clients(client, lines):
@@ -210,6 +224,8 @@ async def test_every_route_says_what_it_takes_and_answers(client):
     assert {"200", "400", "401", "429"} <= set(chat["responses"])
     assert "AnswerBody" in spec["components"]["schemas"]
     assert chat["security"]
+    responses = [set(one["responses"]) for path in spec["paths"].values() for one in path.values()]
+    assert not any("422" in statuses for statuses in responses)
 
 
 async def test_traces_have_a_span_for_each_step(home, settings):
