@@ -10,8 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # pytest-xdist tells its workers the terminal's size; rich would take it for the width asked for.
-for _size in ("COLUMNS", "LINES"):
-    os.environ.pop(_size, None)
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 
 import pytest
 
