@@ -165,7 +165,8 @@ class Batch:
         self.totals.finished[why] += 1
         if engine.store is not None:
             engine.store.keep(generation.cache)
-        request.put(Finished(generation.cache))
+        if not request.is_closed:
+            request.put(Finished(generation.cache))
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._running.pop(request, None)
