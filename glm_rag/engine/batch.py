@@ -106,7 +106,8 @@ class Batch:
     def step(self, engine: Engine) -> None:
         """Let go who left, let in who fits, read a piece of prompts, decode once."""
         for request in [request for request in self._running if request.is_closed]:
-            self._leave(engine, request, "closed")
+            with self._failing(request):
+                self._leave(engine, request, "closed")
         self._admit(engine)
         self._read(engine)
         self._decode(engine)
@@ -164,7 +165,8 @@ class Batch:
         self.totals.finished[why] += 1
         if engine.store is not None:
             engine.store.keep(generation.cache)
-        request.put(Finished(generation.cache))
+        if not request.is_closed:
+            request.put(Finished(generation.cache))
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._running.pop(request, None)
@@ -207,26 +209,34 @@ class Batch:
 
     def _decode(self, engine: Engine) -> None:
         """One pass for all whose prompts are read; drafts fill it where they pay."""
-        ready = [request for request, running in self._running.items() if not running.num_unread]
-        if not ready:
+        asked = self._next_ids()
+        if not asked:
             return
         logits: Tensor | None = None
-        shares: list[tuple[list[int], KVCache]] = []
-        rows = len(ready)
-        with self._failing(*ready):
-            for request in ready:
-                generation = self._running[request]
-                token_ids = generation.next_ids(others=rows - 1)
-                rows += len(token_ids) - 1
-                shares.append((token_ids, generation.cache))
+        with self._failing(*asked):
+            shares = [(ids, self._running[request].cache) for request, ids in asked.items()]
             # The rows go to the CPU, where ids are drawn, in one piece.
             logits = decode_together(engine.model, shares)[:, : engine.tokenizer.vocab_size].cpu()
         if logits is None:
             return
-        counts = [len(token_ids) for token_ids, _ in shares]
-        for request, own in zip(ready, torch.split(logits, counts), strict=True):
+        counts = [len(ids) for ids in asked.values()]
+        for request, rows in zip(asked, torch.split(logits, counts), strict=True):
             with self._failing(request):
-                self._take(engine, request, own)
+                self._take(engine, request, rows)
+
+    def _next_ids(self) -> dict[Request, list[int]]:
+        """What each answer wants computed. A cache that cannot grow ends its own answer only."""
+        ready = [request for request, running in self._running.items() if not running.num_unread]
+        asked: dict[Request, list[int]] = {}
+        rows = len(ready)
+        for request in ready:
+            with self._failing(request):
+                generation = self._running[request]
+                ids = generation.next_ids(others=rows - 1)
+                generation.cache.reserve(generation.cache.length + len(ids))
+                asked[request] = ids
+                rows += len(ids) - 1
+        return asked
 
     def _take(self, engine: Engine, request: Request, logits: Tensor) -> None:
         generation = self._running[request]
@@ -239,9 +249,8 @@ class Batch:
 
 def _own(error: Exception, *, alone: bool) -> Exception:
     """The error for one of the answers it ends: several threads cannot raise one object."""
-    if alone and isinstance(error, GlmRagError):
-        return error
-    said = str(error) if isinstance(error, GlmRagError) else first_line(error)
-    made = GenerationError(f"the step that computed this answer failed: {said}")
+    if isinstance(error, GlmRagError):
+        return error if alone else type(error)(str(error))
+    made = GenerationError(f"the step that computed this answer failed: {first_line(error)}")
     made.__cause__ = error
     return made

@@ -278,6 +278,9 @@ class Engine:
     ) -> Generator[GenerationDelta, None, None]:
         """Stream an answer. Arguments are checked at once, computing starts with the first item.
 
+        While the engine serves, an answer without a cache of its own joins those that run at
+        once, and any thread may close it.
+
         Args:
             prompt_ids: from the tokenizer's `encode_chat` or `encode_prompt`.
             params: `max_tokens` is clipped to what the window leaves.

@@ -41,6 +41,7 @@ class PrefixStore:
         self._order: dict[bytes, None] = {}  # least recently used first
         self._num_bytes = 0
         self._lock = threading.Lock()
+        self._disk = threading.Lock()  # of its own: who only wants memory waits for no file
 
     @property
     def num_bytes(self) -> int:
@@ -62,6 +63,7 @@ class PrefixStore:
         wanted = id_key(token_ids)
         with self._lock:
             shared, kept = self._in_memory(wanted)
+        with self._disk:
             from_file = self._in_files(wanted, shared, new_cache)
         if from_file is not None:
             from_file.truncate(from_file.common_prefix(token_ids))
@@ -98,7 +100,7 @@ class PrefixStore:
         """
         if self.files is None or cache.num_tokens < _MIN_SAVED_TOKENS:
             return
-        with self._lock:
+        with self._disk:
             held, _ = self.files.longest(id_key(cache.token_ids))
             if held >= _HELD_SHARE * cache.num_tokens:
                 return

@@ -161,7 +161,9 @@ class _Answer(Generator[GenerationDelta, None, None]):
         if self._is_over:
             raise StopIteration
         came = self._came.get()
-        if isinstance(came, GenerationDelta) and not self._is_over:
+        if self._is_over:  # closed meanwhile
+            raise StopIteration
+        if isinstance(came, GenerationDelta):
             return came
         self._is_over = True
         if isinstance(came, Exception):

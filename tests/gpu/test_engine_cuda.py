@@ -111,11 +111,13 @@ def test_what_was_read_is_not_read_again(folder, kv_cache):
     assert usage.cached_tokens == len(IDS) - 1
 
 
-def test_threads_do_not_disturb_each_other(folder):
+@pytest.mark.parametrize("max_running", [None, 4])
+def test_threads_do_not_disturb_each_other(folder, max_running):
     engine = load(folder, "float32", quantize="int8")
     prompts = [IDS[start : start + 90] for start in range(6)]
     expected = [answer(engine, prompt)[0] for prompt in prompts]
     fresh = load(folder, "float32", quantize="int8")
+    fresh.serve(max_running)
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(lambda prompt: answer(fresh, prompt)[0], prompts)) == expected
 
