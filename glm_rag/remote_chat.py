@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_openai import ChatOpenAI
 from pydantic import Field
 
-from glm_rag.remote_model import RemoteModel, request_options
+from glm_rag.remote_model import RemoteModel, is_end, request_options
 from glm_rag.remote_server import RemoteServer
 from glm_rag.settings import GenerationSettings
 
@@ -52,17 +52,26 @@ class RemoteChat(RemoteModel, ChatOpenAI):
         stream = cast(
             "Generator[ChatGenerationChunk, None, None]", super()._stream(*args, **kwargs)
         )
+        ended = False
         with self.server.translated(), closing(stream) as chunks:
-            yield from chunks
+            for chunk in chunks:
+                ended |= is_end(chunk)
+                yield chunk
+        if not ended:
+            raise self.server.broken_off()
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         stream = super()._astream(*args, **kwargs)
+        ended = False
         with self.server.translated():
             async with aclosing(
                 cast("AsyncGenerator[ChatGenerationChunk, None]", stream)
             ) as chunks:
                 async for chunk in chunks:
+                    ended |= is_end(chunk)
                     yield chunk
+        if not ended:
+            raise self.server.broken_off()
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         with self.server.translated():

@@ -124,8 +124,10 @@ class RemoteServer:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> GlmRagError:
-        if "Timeout" in type(error).__name__:
-            return self._slow()
+        return self._slow() if "Timeout" in type(error).__name__ else self.broken_off()
+
+    def broken_off(self) -> GlmRagError:
+        """The error of an answer that ended before its end."""
         return ModelError(f"the connection to {self.url} broke off during the answer: ask again")
 
     def _slow(self) -> GlmRagError:

@@ -347,3 +347,16 @@ def test_links_keep_language_and_knowledge_base(visitor, monkeypatch):
     monkeypatch.setattr(shell.st, "session_state", kept)
     assert shell.link("document", source="x y") == "document?lang=zh&kb=a+b%26c&source=x+y"
     assert shell.link("chat") == "./?lang=zh&kb=a+b%26c"
+
+
+def test_with_a_model_at_a_server_the_page_says_where_questions_go(visitor, monkeypatch):
+    monkeypatch.setenv("GLM_RAG_LLM__BACKEND", "openai")
+    monkeypatch.setenv("GLM_RAG_LLM__BASE_URL", "http://llm.internal:8000/v1")
+    monkeypatch.setenv("GLM_RAG_LLM__MODEL", "big")
+    chat = shown(page())
+    assert "big" in chat
+    assert "llm.internal:8000" in chat
+    assert "Everything runs on this computer" not in chat
+    test = settings_page()
+    assert "llm.internal:8000" in shown(test)
+    assert all(box.key != "set-model.name" for box in test.selectbox)

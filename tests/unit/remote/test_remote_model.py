@@ -289,6 +289,16 @@ def test_a_server_that_keeps_silent_is_given_up(endpoint):
         assert time.monotonic() - start < 2.5
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_an_answer_that_breaks_off_is_no_answer(endpoint):
+    with openai_server(break_off=True) as server:
+        llm = remote(server, endpoint)
+        with pytest.raises(ModelError, match="broke off"):
+            list(llm.stream("Hi"))
+        with pytest.raises(ModelError, match="broke off"):
+            asyncio.run(collected(remote(server, endpoint).astream("Hi")))
+
+
 def test_a_page_instead_of_an_answer_is_told():
     with openai_server(page=b"<html>hello</html>") as server:
         for ask in (lambda: context_window(remote(server)), lambda: remote(server).invoke("Hi")):

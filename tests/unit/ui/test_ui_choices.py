@@ -186,3 +186,22 @@ def test_without_a_valid_cookie_a_tab_has_a_profile_of_its_own(visitor, cookie):
     assert passes.is_profile(profile)
     assert access.profile() == profile
     assert not access.is_remembered()
+
+
+def behind_a_server(**changes):
+    values = {"backend": "openai", "base_url": "http://ann:secret@llm.internal:8000/v1"}
+    return load_config(overrides={f"llm.{k}": v for k, v in {**values, **changes}.items()})
+
+
+def test_the_page_names_the_server_that_answers_without_its_password():
+    assert choices.server(load_config()) == ""
+    assert choices.server(behind_a_server()) == "llm.internal:8000"
+    assert choices.model_name(behind_a_server(model="big")) == "big"
+    assert choices.model_name(behind_a_server()) == load_config().model.name
+
+
+def test_a_model_at_a_server_need_not_be_on_this_machine():
+    assert not backend.has_model(load_config())
+    assert backend.has_model(behind_a_server())
+    backend.check_settings(behind_a_server(model="big"))
+    assert backend.reads(behind_a_server(model="big"), "育儿假有多长?")
