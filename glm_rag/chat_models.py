@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -17,11 +17,11 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables.config import get_config_list
+from langchain_core.runnables.config import get_config_list, run_in_executor
 
-from glm_rag.local_model import LocalModel
+from glm_rag.local_model import LocalModel, in_threads
 from glm_rag.messages import TOKEN_IDS, prompt_turns
-from glm_rag.shared_batch import SharedBatch, free_seat, seated
+from glm_rag.shared_batch import batch_with_threads, shared_batch
 from glm_rag.types import ChatTurn, GenerationDelta, Usage
 
 if TYPE_CHECKING:
@@ -73,27 +73,46 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        yield from self._chunks(messages, stop, run_manager, kwargs, self.run)
+        deltas = self._deltas(messages, stop, kwargs)
+        yield from self._chunks(deltas, self.model_name(kwargs.get("model")), run_manager)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        manager = None if run_manager is None else run_manager.get_sync()
+        deltas = await run_in_executor(None, self._deltas, messages, stop, kwargs)
+        chunks = self._chunks(deltas, self.model_name(kwargs.get("model")), manager)
+        async with aclosing(in_threads(chunks, deltas)) as items:
+            async for chunk in items:
+                yield chunk
+
+    def _deltas(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Generator[GenerationDelta, None, None]:
+        params = self.sampling(stop, kwargs)
+        engine = self.open(kwargs.get("model"))
+        return self.run(engine, _prompt_ids(engine, messages), params)
 
     def _chunks(
         self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
+        deltas: Generator[GenerationDelta, None, None],
+        model_name: str,
         run_manager: CallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
-        run: Callable[..., Generator[GenerationDelta, None, None]],
     ) -> Iterator[ChatGenerationChunk]:
-        params = self.sampling(stop, kwargs)
-        engine = self.open(kwargs.get("model"))
         token_ids: list[int] = []
-        for delta in run(engine, _prompt_ids(engine, messages), params):
-            token_ids += delta.token_ids
-            if not delta.text and delta.finish_reason is None:
-                continue
-            chunk = _chunk(delta, token_ids, self.model_name(kwargs.get("model")))
-            if run_manager is not None:
-                run_manager.on_llm_new_token(delta.text, chunk=chunk)
-            yield chunk
+        with closing(deltas):
+            for delta in deltas:
+                token_ids += delta.token_ids
+                if not delta.text and delta.finish_reason is None:
+                    continue
+                chunk = _chunk(delta, token_ids, model_name)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(delta.text, chunk=chunk)
+                yield chunk
 
     def _generate(
         self,
@@ -102,9 +121,7 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        seat = free_seat()
-        run = self.run if seat is None else seat.run
-        return generate_from_stream(self._chunks(messages, stop, run_manager, kwargs, run))
+        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
     async def _agenerate(
         self,
@@ -113,10 +130,10 @@ class ChatGLM2(LocalModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if (seat := free_seat()) is not None:
+        if (shared := batch_with_threads()) is not None:
             manager = None if run_manager is None else run_manager.get_sync()
             call = partial(self._generate, messages, stop, manager, **kwargs)
-            return await seat.in_thread(call)
+            return await shared.in_thread(call)
         # By way of the stream: a cancelled call then stops after the step in progress.
         stream = self._astream(messages, stop, run_manager, **kwargs)
         async with aclosing(cast("AsyncGenerator[ChatGenerationChunk, None]", stream)) as chunks:
@@ -138,29 +155,20 @@ class ChatGLM2(LocalModel, BaseChatModel):
         if (size := self._calls_at_once(configs)) < 2:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
-        def answer(one: LanguageModelInput, own: RunnableConfig, shared: SharedBatch) -> Any:
-            with seated(shared):
-                try:
-                    return self.invoke(one, own, **kwargs)
-                except Exception as error:
-                    if return_exceptions:
-                        return error
-                    raise
+        def answer(one: LanguageModelInput, own: RunnableConfig) -> Any:
+            try:
+                return self.invoke(one, own, **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
+                raise
 
-        answers: list[Any] = []
-        for calls in _parts(inputs, configs, size):
-            shared = SharedBatch(len(calls))
-            with shared.threads as threads:
-                futures = [
-                    threads.submit(copy_context().run, answer, one, own, shared)
-                    for one, own in calls
-                ]
-                try:
-                    answers += [future.result() for future in futures]
-                except BaseException:
-                    shared.stop()
-                    raise
-        return answers
+        with shared_batch(size) as shared:
+            futures = [
+                shared.threads.submit(copy_context().run, answer, one, own)
+                for one, own in zip(inputs, configs, strict=True)
+            ]
+            return [future.result() for future in futures]
 
     async def abatch(
         self,
@@ -177,26 +185,17 @@ class ChatGLM2(LocalModel, BaseChatModel):
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )
 
-        async def answer(one: LanguageModelInput, own: RunnableConfig, shared: SharedBatch) -> Any:
-            with seated(shared):
-                try:
-                    return await self.ainvoke(one, own, **kwargs)
-                except Exception as error:
-                    if return_exceptions:
-                        return error
-                    raise
-
-        answers: list[Any] = []
-        for calls in _parts(inputs, configs, size):
-            shared = SharedBatch(len(calls))
+        async def answer(one: LanguageModelInput, own: RunnableConfig) -> Any:
             try:
-                answers += await asyncio.gather(*(answer(one, own, shared) for one, own in calls))
-            except BaseException:
-                shared.stop()
+                return await self.ainvoke(one, own, **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
                 raise
-            finally:
-                shared.threads.shutdown(wait=False)
-        return answers
+
+        with shared_batch(size):
+            calls = zip(inputs, configs, strict=True)
+            return list(await asyncio.gather(*(answer(one, own) for one, own in calls)))
 
     def _calls_at_once(self, configs: Sequence[RunnableConfig]) -> int:
         if len(configs) < 2:
@@ -226,14 +225,6 @@ class ChatGLM2(LocalModel, BaseChatModel):
     def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
         """Not supported; raises NotImplementedError."""
         raise NotImplementedError(_NO_TOOLS)
-
-
-def _parts(
-    inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], size: int
-) -> Iterator[list[tuple[LanguageModelInput, RunnableConfig]]]:
-    calls = list(zip(inputs, configs, strict=True))
-    for start in range(0, len(calls), size):
-        yield calls[start : start + size]
 
 
 def _prompt_ids(engine: Engine, messages: Sequence[BaseMessage]) -> list[int]:

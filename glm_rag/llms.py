@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models.llms import LLM
 from langchain_core.outputs import GenerationChunk, LLMResult
+from langchain_core.runnables.config import run_in_executor
 
-from glm_rag.local_model import LocalModel
+from glm_rag.local_model import LocalModel, in_threads
 from glm_rag.types import GenerationDelta
 
 if TYPE_CHECKING:
@@ -41,15 +42,29 @@ class ChatGLM2LLM(LocalModel, LLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
+        deltas = self._deltas(prompt, stop, kwargs)
+        yield from _chunks(deltas, self.model_name(kwargs.get("model")), run_manager)
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        manager = None if run_manager is None else run_manager.get_sync()
+        deltas = await run_in_executor(None, self._deltas, prompt, stop, kwargs)
+        chunks = _chunks(deltas, self.model_name(kwargs.get("model")), manager)
+        async with aclosing(in_threads(chunks, deltas)) as items:
+            async for chunk in items:
+                yield chunk
+
+    def _deltas(
+        self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Generator[GenerationDelta, None, None]:
         params = self.sampling(stop, kwargs)
         engine = self.open(kwargs.get("model"))
-        for delta in self.run(engine, engine.tokenizer.encode_prompt(prompt), params):
-            if not delta.text and delta.finish_reason is None:
-                continue
-            chunk = _chunk(delta, self.model_name(kwargs.get("model")))
-            if run_manager is not None:
-                run_manager.on_llm_new_token(delta.text, chunk=chunk)
-            yield chunk
+        return self.run(engine, engine.tokenizer.encode_prompt(prompt), params)
 
     def _generate(
         self,
@@ -93,6 +108,21 @@ class ChatGLM2LLM(LocalModel, LLM):
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of a text by the model's own tokenizer, without the leading ids of a prompt."""
         return self.open().tokenizer.encode(text)
+
+
+def _chunks(
+    deltas: Generator[GenerationDelta, None, None],
+    model_name: str,
+    run_manager: CallbackManagerForLLMRun | None,
+) -> Iterator[GenerationChunk]:
+    with closing(deltas):
+        for delta in deltas:
+            if not delta.text and delta.finish_reason is None:
+                continue
+            chunk = _chunk(delta, model_name)
+            if run_manager is not None:
+                run_manager.on_llm_new_token(delta.text, chunk=chunk)
+            yield chunk
 
 
 def _chunk(delta: GenerationDelta, model_name: str) -> GenerationChunk:

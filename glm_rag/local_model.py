@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from glm_rag.config import default_home, explain
 from glm_rag.errors import ConfigError
 from glm_rag.settings import CacheSettings, ModelSettings
+from glm_rag.shared_batch import current_batch
 from glm_rag.types import GenerationDelta, SamplingParams
 
 if TYPE_CHECKING:
     from glm_rag.engine.engine import Engine
+
+T = TypeVar("T")
 
 _SAMPLING = tuple(SamplingParams.__dataclass_fields__)
 # Standard constructor arguments of LangChain that only matter for models behind an API.
@@ -150,6 +157,8 @@ class LocalModel(BaseModel):
         """
         if self.max_running is not None and engine.scheduler is None:
             engine.serve(self.max_running)
+        if (shared := current_batch()) is not None:
+            return shared.stream(engine, prompt_ids, params)
         return engine.generate(prompt_ids, params)
 
     def _load(self, model: str) -> Engine:
@@ -175,6 +184,24 @@ class LocalModel(BaseModel):
         names = (*ModelSettings.model_fields, *_SAMPLING)
         values = {name: getattr(self, name) for name in names if name != "name"}
         return {"model": self.model_name(), **values}
+
+
+async def in_threads(
+    chunks: Iterator[T], deltas: Generator[GenerationDelta, None, None]
+) -> AsyncGenerator[T, None]:
+    """Chunks that are made of an answer's deltas, each waited for in a thread.
+
+    Whoever breaks off stops the answer at once, also while it waits for its place or reads its
+    prompt. Without a scheduler it stops with its next delta.
+    """
+    loop, context = asyncio.get_running_loop(), copy_context()
+    following = partial(next, chunks, None)
+    try:
+        while (item := await loop.run_in_executor(None, context.run, following)) is not None:
+            yield item
+    finally:
+        with suppress(ValueError):  # a plain generator that is computing
+            deltas.close()
 
 
 def _check_override(name: str) -> None:

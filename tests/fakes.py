@@ -36,7 +36,7 @@ class ScriptedEngine:
     config: ModelConfig = TINY
     prompts: list[list[int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
-    batches: list[int] = field(default_factory=list)  # sizes
+    scheduler: None = None
     closed: int = 0  # generations that ended or were broken off
 
     @property
@@ -59,27 +59,6 @@ class ScriptedEngine:
         """Refuse what does not fit."""
         if len(prompt_ids) >= self.context_window:
             raise ContextWindowError(f"the prompt has {len(prompt_ids)} tokens")
-
-    def generate_batch(
-        self,
-        prompts: Sequence[Sequence[int]],
-        params: Sequence[SamplingParams],
-        *,
-        batch_size: int = 8,
-    ) -> Generator[tuple[int, GenerationDelta], None, None]:
-        """Stream the next replies, in the order of the prompts, a token of each in turn."""
-        self.batches.append(len(prompts))
-        streams = dict(enumerate(map(self.generate, prompts, params)))
-        try:
-            while streams:
-                for number, stream in list(streams.items()):
-                    delta = next(stream)
-                    yield number, delta
-                    if delta.finish_reason:
-                        del streams[number]
-        finally:
-            for stream in streams.values():
-                stream.close()
 
     def _stream(
         self, prompt: list[int], reply: str, params: SamplingParams

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from glm_rag.engine.cache import KVCache
 from glm_rag.engine.generate import decode_together
 from glm_rag.engine.generation import EXPECTED_ANSWER, Generation
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
     from glm_rag.engine.engine import Engine
 
-# Prompt tokens read between two steps of running answers: what these wait at most.
+# Prompt tokens read in one step: so long running answers wait, and who leaves keeps its place.
+# On a CPU larger chunks are no faster.
 SHARED_CHUNK = 128
 SHARED_CUDA_CHUNK = 512
 
@@ -103,7 +106,8 @@ class Batch:
     def step(self, engine: Engine) -> None:
         """Let go who left, let in who fits, read a piece of prompts, decode once."""
         for request in [request for request in self._running if request.is_closed]:
-            self._leave(engine, request, "closed")
+            with self._failing(request):
+                self._leave(engine, request, "closed")
         self._admit(engine)
         self._read(engine)
         self._decode(engine)
@@ -197,31 +201,41 @@ class Batch:
             left -= unread
 
     def _chunk(self, engine: Engine) -> int:
-        if all(running.num_unread for running in self._running.values()):
-            return engine.prefill_chunk
-        shared = SHARED_CUDA_CHUNK if engine.device.type == "cuda" else SHARED_CHUNK
-        return min(shared, engine.prefill_chunk)
+        if engine.device.type != "cuda":
+            return min(SHARED_CHUNK, engine.prefill_chunk)
+        nobody_waits = all(running.num_unread for running in self._running.values())
+        return engine.prefill_chunk if nobody_waits else SHARED_CUDA_CHUNK
 
     def _decode(self, engine: Engine) -> None:
-        """One pass for all whose prompts are read; an answer that is alone drafts as ever."""
-        ready = [request for request, running in self._running.items() if not running.num_unread]
-        if not ready:
+        """One pass for all whose prompts are read; drafts fill it where they pay."""
+        asked = self._next_ids()
+        if not asked:
             return
-        drafts = None if len(ready) == 1 else 0
         logits: Tensor | None = None
-        with self._failing(*ready):
-            shares = [
-                (running.next_ids(drafts=drafts), running.cache)
-                for running in map(self._running.__getitem__, ready)
-            ]
+        with self._failing(*asked):
+            shares = [(ids, self._running[request].cache) for request, ids in asked.items()]
             # The rows go to the CPU, where ids are drawn, in one piece.
             logits = decode_together(engine.model, shares)[:, : engine.tokenizer.vocab_size].cpu()
         if logits is None:
             return
-        counts = [len(token_ids) for token_ids, _ in shares]
-        for request, rows in zip(ready, logits.split(counts), strict=True):
+        counts = [len(ids) for ids in asked.values()]
+        for request, rows in zip(asked, torch.split(logits, counts), strict=True):
             with self._failing(request):
                 self._take(engine, request, rows)
+
+    def _next_ids(self) -> dict[Request, list[int]]:
+        """What each answer wants computed. A cache that cannot grow ends its own answer only."""
+        ready = [request for request, running in self._running.items() if not running.num_unread]
+        asked: dict[Request, list[int]] = {}
+        rows = len(ready)
+        for request in ready:
+            with self._failing(request):
+                generation = self._running[request]
+                ids = generation.next_ids(others=rows - 1)
+                generation.cache.reserve(generation.cache.length + len(ids))
+                asked[request] = ids
+                rows += len(ids) - 1
+        return asked
 
     def _take(self, engine: Engine, request: Request, logits: Tensor) -> None:
         generation = self._running[request]
@@ -234,9 +248,8 @@ class Batch:
 
 def _own(error: Exception, *, alone: bool) -> Exception:
     """The error for one of the answers it ends: several threads cannot raise one object."""
-    if alone and isinstance(error, GlmRagError):
-        return error
-    said = str(error) if isinstance(error, GlmRagError) else first_line(error)
-    made = GenerationError(f"the step that computed this answer failed: {said}")
+    if isinstance(error, GlmRagError):
+        return error if alone else type(error)(str(error))
+    made = GenerationError(f"the step that computed this answer failed: {first_line(error)}")
     made.__cause__ = error
     return made

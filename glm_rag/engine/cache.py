@@ -154,17 +154,12 @@ class KVCache:
         """The columns in use of one layer, and new ones behind them that do not count yet."""
         return self._view(layer, self.length + num_new)
 
-    def pointers(self, layer: int) -> tuple[int, int, int, int]:
-        """Addresses of keys, values and their scales (0 without) for native code.
-
-        Each is `[G, capacity, D]` or `[G, capacity]`.
-        """
-        keys, values = self._storage[layer, :, 0]
-        if self._scales is None:
-            return keys.data_ptr(), values.data_ptr(), 0, 0
-        key_scales, value_scales = self._scales[layer, :, 0]
-        scales = key_scales.data_ptr(), value_scales.data_ptr()
-        return keys.data_ptr(), values.data_ptr(), *scales
+    @property
+    def bytes_per_part(self) -> tuple[int, int]:
+        """Bytes of the keys of one layer, or of its values, and of their scales (0 without)."""
+        parts = 2 * self._storage.shape[0]
+        scales = 0 if self._scales is None else self._scales.nbytes
+        return self._storage.nbytes // parts, scales // parts
 
     def layout(self) -> tuple[int, int, int]:
         """Addresses of keys and values and of their scales (0 without), and the capacity: all

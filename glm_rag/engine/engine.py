@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -203,6 +204,22 @@ class Engine:
                 self.scheduler = Scheduler(self, max_running=max_running)
             else:
                 self.scheduler.max_running = max_running
+
+    @contextmanager
+    def batch_scheduler(self, size: int) -> Iterator[Scheduler]:
+        """What answers of one batch join: `scheduler`, or without one a scheduler for them alone.
+
+        Args:
+            size: most answers at once.
+        """
+        if (shared := self.scheduler) is not None:
+            yield shared
+            return
+        own = Scheduler(self, max_running=size)
+        try:
+            yield own
+        finally:
+            own.close()
 
     def read(self, token_ids: Sequence[int], base: KVCache | None = None) -> KVCache:
         """Compute a sequence without answering it; errors as for `generate`.

@@ -19,6 +19,8 @@ from glm_rag.types import GenerationDelta, SamplingParams, Usage
 
 # Room made for an answer at once; a longer one makes the cache grow in steps.
 EXPECTED_ANSWER = 1024
+# Ids of a pass over several sequences, up to which drafts may fill it.
+MOST_ROWS = 32
 
 
 class Generation:
@@ -85,16 +87,18 @@ class Generation:
         self.cache.advance(piece)
         return None if self.num_unread else self._model.logits(hidden[0, -1:])
 
-    def next_ids(self, *, drafts: int | None = None) -> list[int]:
+    def next_ids(self, *, others: int = 0) -> list[int]:
         """What the next pass computes: the last id and what may follow it.
 
         Args:
-            drafts: most guesses; default: as many as pay for a pass without other sequences.
+            others: ids of other sequences in the same pass.
         """
         if self._last is None:
             raise RuntimeError("no id was taken yet")
         room = self._max_tokens - self._num_given - 1
-        self._draft = self._lookup.draft(room if drafts is None else min(drafts, room))
+        if others:
+            room = min(room, max(MOST_ROWS - 1 - others, 0))
+        self._draft = self._lookup.draft(room, others=others)
         return [self._last, *self._draft]
 
     def take(self, logits: Tensor) -> Generator[GenerationDelta, None, None]:

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,17 +57,33 @@ class NativeBlocks:
         """
         hidden = hidden.contiguous()
         cos_sin = cos_sin.float().contiguous()
-        views = (native.CacheView * len(shares))()
-        for layer, block in enumerate(self._blocks):
-            for at, (tokens, cache) in enumerate(shares):
-                kind, length = _CACHE_KINDS[cache.dtype], cache.length + tokens
-                views[at] = native.CacheView(
-                    *cache.pointers(layer), kind, cache.capacity, length, tokens
-                )
+        views = _views(shares, len(self._blocks))
+        for block, caches in zip(self._blocks, views, strict=True):
             self._library.block(
-                ctypes.byref(block), views, len(shares), cos_sin.data_ptr(), hidden.data_ptr()
+                ctypes.byref(block),
+                caches.ctypes.data,
+                len(shares),
+                cos_sin.data_ptr(),
+                hidden.data_ptr(),
             )
         return hidden
+
+
+def _views(shares: Sequence[tuple[int, KVCache]], num_layers: int) -> np.ndarray:
+    """`CacheView`s of every layer and sequence, `[L, sequences]`; made at once, which is fast."""
+    views = np.empty((num_layers, len(shares)), dtype=native.CacheView)
+    layers = np.arange(num_layers, dtype=np.uint64)
+    for at, (tokens, cache) in enumerate(shares):
+        own = views[:, at]
+        storage, scales, capacity = cache.layout()
+        step, scale_step = (np.uint64(size) for size in cache.bytes_per_part)
+        own["keys"] = np.uint64(storage) + layers * step * 2
+        own["values"] = own["keys"] + step
+        own["key_scales"] = np.uint64(scales) + layers * scale_step * 2
+        own["value_scales"] = own["key_scales"] + scale_step
+        own["kind"], own["capacity"] = _CACHE_KINDS[cache.dtype], capacity
+        own["length"], own["tokens"] = cache.length + tokens, tokens
+    return views
 
 
 def _describe(config: ModelConfig, layer: Any) -> native.Block:

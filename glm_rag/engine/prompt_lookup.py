@@ -15,12 +15,12 @@ _FIRST_RATES = {3: 0.45, 2: 0.3}
 _MEMORY = 0.8  # weight of the past in a rate
 # Draft length to the cost of its pass, in passes of one token, on two CPU cores; measured by
 # benchmarks/prompt_lookup.py --rows-of. 2 or 3 rows of float32 cost no less than 4.
-COSTS = {3: 1.6, 7: 1.8, 11: 2.1}
+COSTS = {1: 1.6, 3: 1.6, 7: 1.8, 11: 2.1}
 # The native kernels read the weights once for all rows.
 NATIVE_COSTS = {1: 1.1, 3: 1.15, 7: 1.45, 11: 1.7, 15: 2.0}
 # On an H100, by benchmarks/gpu_engine.py, and a little for sampling.
 GRAPH_COSTS = {1: 1.06, 3: 1.08, 7: 1.1, 15: 1.12}
-QUANTIZED_GRAPH_COSTS = {7: 1.95, 15: 1.95}
+QUANTIZED_GRAPH_COSTS = {1: 1.95, 7: 1.95, 15: 1.95}
 
 
 class PromptLookup:
@@ -56,13 +56,17 @@ class PromptLookup:
             for token_id in token_ids:
                 self._append(token_id)
 
-    def draft(self, most: int) -> list[int]:
-        """Up to `most` tokens that may come next; none where that would not pay."""
+    def draft(self, most: int, *, others: int = 0) -> list[int]:
+        """Up to `most` tokens that may come next; none where that would not pay.
+
+        Args:
+            others: tokens of other sequences that the same pass computes.
+        """
         self._guess, self._num_drafted = [], 0
         for ngram in _NGRAMS:
             start = self._followed_at.get(tuple(self._ids[-ngram:]))
             if start is not None:
-                length = min(best_length(self._rates[ngram], self._costs), most)
+                length = min(best_length(self._rates[ngram], self._costs, others), most)
                 self._ngram, self._guess = ngram, self._copy(start, length + 1)
                 self._num_drafted = length
                 break
@@ -98,11 +102,24 @@ class PromptLookup:
         self._ids.append(token_id)
 
 
-def best_length(rate: float, costs: Mapping[int, float] = COSTS) -> int:
-    """Draft length with the most tokens per time, if each draft comes true at this rate."""
-    best, best_speed = 0, 1.0
-    for length, cost in costs.items():
-        speed = sum(rate**step for step in range(length + 1)) / cost
+def best_length(rate: float, costs: Mapping[int, float] = COSTS, others: int = 0) -> int:
+    """Draft length with the most tokens per time, if each draft comes true at this rate.
+
+    Args:
+        others: tokens of other sequences in the pass, all of which count.
+    """
+    best, best_speed = 0, (1 + others) / _pass_cost(others, costs)
+    for length in costs:
+        given = others + sum(rate**step for step in range(length + 1))
+        speed = given / _pass_cost(length + others, costs)
         if speed > best_speed:
             best, best_speed = length, speed
     return best
+
+
+def _pass_cost(more: int, costs: Mapping[int, float]) -> float:
+    """Cost of a pass with so many tokens besides the first; between known ones by a line."""
+    points = [(0, 1.0), *sorted(costs.items())]
+    at = next((i for i, (length, _) in enumerate(points) if length > more), len(points) - 1)
+    (low, cost), (high, next_cost) = points[at - 1 : at + 1]
+    return cost + (next_cost - cost) * (more - low) / (high - low)

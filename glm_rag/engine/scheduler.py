@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _CLOSED = "the engine stopped serving"
-# Closing waits so long for the step in progress; a prompt's chunk on a slow machine takes most.
+# So long the end of the process waits for the step in progress.
 _LAST_STEP_SECONDS = 60.0
 
 
@@ -120,9 +120,13 @@ class Scheduler:
         """End the running and waiting answers with GenerationError, after the step in progress."""
         with self._lock:
             self._is_closed = True
+
+    def join(self, timeout: float) -> None:
+        """Wait until nothing is computed any more, at most so many seconds."""
+        with self._lock:
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_LAST_STEP_SECONDS)
+        if thread is not None:
+            thread.join(timeout)
 
     def _drive(self) -> None:
         """Step until there is nothing left to do."""
@@ -191,5 +195,8 @@ _LIVE: WeakSet[Scheduler] = WeakSet()
 @atexit.register
 def _close_all() -> None:
     """A thread that is inside torch while the interpreter goes away would abort the process."""
-    for scheduler in list(_LIVE):
+    schedulers = list(_LIVE)
+    for scheduler in schedulers:
         scheduler.close()
+    for scheduler in schedulers:
+        scheduler.join(_LAST_STEP_SECONDS)

@@ -74,7 +74,7 @@ def guess_anything(monkeypatch, seed: int) -> None:
     """Drafts of random length out of a few ids, so that every border is met."""
     source = torch.Generator().manual_seed(seed)
 
-    def draft(self, most):
+    def draft(self, most, others=0):
         length = min(int(torch.randint(0, 6, (), generator=source)), most)
         self.drafted += length
         return torch.randint(0, 24, (length,), generator=source).tolist()
@@ -186,7 +186,7 @@ def test_sampled_pairs_keep_their_joint_distribution(looping, monkeypatch):
     params = SamplingParams(max_tokens=2, temperature=1.0, top_k=3, top_p=1, seed=None)
     first = looping.logits(prompt)[-1, : looping.tokenizer.vocab_size]
     guess = int(first.argmax())
-    monkeypatch.setattr(PromptLookup, "draft", lambda self, most: [guess][:most])
+    monkeypatch.setattr(PromptLookup, "draft", lambda self, most, others=0: [guess][:most])
     expected = pair_distribution(looping, prompt, first)
     counts = Counter()
     for seed in range(draws):
@@ -296,7 +296,7 @@ def true_guesses(monkeypatch, ids: list[int], length: int = 8) -> None:
     def push(self, token_id):
         done["ids"] += 1
 
-    def draft(self, most):
+    def draft(self, most, others=0):
         return ids[done["ids"] : done["ids"] + min(length, most)]
 
     monkeypatch.setattr(PromptLookup, "push", push)
@@ -374,7 +374,7 @@ def test_the_window_is_never_passed_by_a_draft(monkeypatch):
 
 def test_ids_that_are_never_sampled_are_never_accepted(engine, monkeypatch):
     unused = engine.config.padded_vocab_size - 1
-    monkeypatch.setattr(PromptLookup, "draft", lambda self, most: [unused] * min(3, most))
+    monkeypatch.setattr(PromptLookup, "draft", lambda self, most, others=0: [unused] * min(3, most))
     with torch.no_grad():
         expected = ids_of(engine.generate(PROMPT, replace(GREEDY, speculate=False)))
     assert ids_of(engine.generate(PROMPT, GREEDY)) == expected

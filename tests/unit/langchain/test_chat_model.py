@@ -17,6 +17,7 @@ from fakes import ScriptedEngine, tiny_engine
 from glm_rag.chat_models import ChatGLM2
 from glm_rag.engine.cache import KVCache
 from glm_rag.errors import ConfigError, ContextWindowError, ModelNotFoundError
+from glm_rag.llms import ChatGLM2LLM
 from glm_rag.types import CacheLimits
 
 
@@ -209,6 +210,42 @@ async def test_cancelling_stops_the_generation_and_frees_its_memory(how):
     await asyncio.wait_for(engine.wait_until_closed(), timeout=20)
     assert engine.num_tokens < 400
     assert engine.cache() is None
+
+
+@pytest.mark.parametrize("model", [ChatGLM2, ChatGLM2LLM])
+async def test_cancelling_a_call_that_waits_for_its_place_gives_the_place_up(model):
+    engine = tiny_engine()
+    engine.model.encoder.layers[0].register_forward_hook(lambda *args: time.sleep(0.01))
+    llm = model(engine=engine, max_tokens=900, max_running=1, loop_guard=False)
+    running, waiting = (asyncio.create_task(llm.ainvoke(text)) for text in ("one", "two"))
+    while engine.scheduler is None or engine.scheduler.num_waiting != 1:
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (engine.scheduler.num_running, engine.scheduler.num_waiting) == (1, 0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    while engine.scheduler.num_running:
+        await asyncio.sleep(0.01)
+
+
+async def test_calls_at_the_same_time_decode_together_and_say_what_they_say_alone():
+    alone = ChatGLM2(engine=tiny_engine(), max_tokens=30, temperature=0)
+    engine = tiny_engine()
+    rows = []
+
+    def slow(module, args, output):
+        time.sleep(0.003)
+        rows.append(len(args[2]))
+
+    engine.model.encoder.layers[0].register_forward_hook(slow)
+    llm = ChatGLM2(engine=engine, max_tokens=30, temperature=0, max_running=3)
+    texts = ["hello", "how are you?", "a third"]
+    answers = await asyncio.gather(*(llm.ainvoke(text) for text in texts))
+    assert [answer.text for answer in answers] == [alone.invoke(text).text for text in texts]
+    assert max(rows) == 3
 
 
 # ---------------------------------------------------------------- conversations

@@ -31,13 +31,13 @@ def engine(tiny_folder):
 def passes(engine, monkeypatch):
     """Lengths of new and of cached tokens of every forward pass."""
     seen = []
-    forward = type(engine.model).forward
+    read = type(engine.model).read_together
 
-    def spy(model, token_ids, cache, **options):
-        seen.append((token_ids.shape[1], cache.num_tokens))
-        return forward(model, token_ids, cache, **options)
+    def spy(model, token_ids, shares, **options):
+        seen.extend((new, cache.num_tokens) for new, cache in shares)
+        return read(model, token_ids, shares, **options)
 
-    monkeypatch.setattr(type(engine.model), "forward", spy)
+    monkeypatch.setattr(type(engine.model), "read_together", spy)
     return seen
 
 
