@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from glm_rag.config import default_home
-from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge import filters, growth, reading, sampling, search
 from glm_rag.knowledge.comparing import (
     Compared,
@@ -25,18 +24,15 @@ from glm_rag.knowledge.naming import (
 from glm_rag.knowledge.text_store import TextStore
 from glm_rag.retrieval.calibration import (
     Calibration,
-    calibration_from_json,
     calibration_to_json,
 )
 from glm_rag.retrieval.candidates import Candidate, CandidateSet, Reach
-from glm_rag.retrieval.retriever import RETRIEVER_OPTIONS, HybridRetriever
 from glm_rag.types import Language
 
 if TYPE_CHECKING:
     import numpy as np
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from langchain_core.retrievers import BaseRetriever
 
 __all__ = ["KnowledgeBase", "delete_knowledge_base", "list_knowledge_bases"]
 
@@ -60,8 +56,6 @@ class KnowledgeBase(TextStore):
     Raises:
         KnowledgeBaseError: no permission, damaged, locked, or built with another embedder.
     """
-
-    takes_vectors = True  # `candidates` can search a language by a vector of its own
 
     @classmethod
     def open(
@@ -102,24 +96,6 @@ class KnowledgeBase(TextStore):
 
     # ------------------------------------------------------------ retrieval
 
-    def as_retriever(self, **kwargs: Any) -> BaseRetriever:  # type: ignore[override]
-        """A `HybridRetriever`; with `search_type`, LangChain's retriever over vectors alone.
-
-        Args:
-            **kwargs: what `HybridRetriever` takes (also inside `search_kwargs`), `tags`; or what
-                LangChain's `as_retriever` takes, with `search_type`.
-        """
-        if "search_type" in kwargs:
-            return super().as_retriever(**kwargs)
-        options = {**kwargs.pop("search_kwargs", {}), **kwargs}
-        unknown = set(options) - {*RETRIEVER_OPTIONS, "tags", "metadata"}
-        if unknown:
-            raise ConfigError(
-                f"unknown retriever option {sorted(unknown)[0]!r}: "
-                f"use {', '.join(RETRIEVER_OPTIONS)}"
-            )
-        return HybridRetriever(store=self, **options)
-
     def candidates(
         self,
         vector: np.ndarray,
@@ -158,25 +134,6 @@ class KnowledgeBase(TextStore):
             stored = {i: index.vector(i) for i in near.cosine} if with_vectors else {}
         found = (_candidate(c, near, terms, stored.get(c.id)) for c in chunks)
         return CandidateSet(tuple(found), num_chunks, mean_terms, frequencies)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The constants fitted for this knowledge base's embedder; None: those of the embedder.
-
-        Raises:
-            KnowledgeBaseError: what is stored is no calibration.
-        """
-        stored = self._database.get_meta("calibration")
-        if stored is None:
-            return None
-        embedder, _, constants = stored.partition("\n")
-        try:
-            return calibration_from_json(constants) if embedder == self.embeddings_name else None
-        except ConfigError as error:
-            raise KnowledgeBaseError(
-                f"knowledge base {self.name!r}: {error}; fit another with "
-                f"glm-rag eval DATASET --kb {self.name} --calibrate --apply"
-            ) from error
 
     def store_calibration(self, calibration: Calibration | None) -> None:
         """Use these constants from now on; None: those of the embedder again."""

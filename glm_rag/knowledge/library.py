@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock, reading, rebuild, records, sources, storing, verify
@@ -15,13 +13,13 @@ from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import folder_size
+from glm_rag.knowledge.shared import SharedMethods
 from glm_rag.types import (
     Chunk,
     DocumentInfo,
     ExtractedDocument,
     IngestFailure,
     KnowledgeBaseInfo,
-    VerifyFinding,
     VerifyReport,
 )
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 
-class Library(KeepsVectors):
+class Library(KeepsVectors, SharedMethods):
     """What `KnowledgeBase` keeps. Any thread may use it, and any number of processes.
 
     Args:
@@ -63,27 +61,6 @@ class Library(KeepsVectors):
         self._has_written = False
 
     # ------------------------------------------------------------ documents
-
-    def put_document(
-        self,
-        document: ExtractedDocument,
-        chunks: Sequence[Chunk],
-        vectors: np.ndarray | None = None,
-    ) -> Literal["added", "updated"]:
-        """`put_documents` of a file that holds no others.
-
-        Args:
-            document: lone surrogates in its text become U+FFFD, so offsets stay.
-            chunks: pieces of `document.text`, each with another start.
-            vectors: `[len(chunks), dimension]` from `embed_chunks`; default: computed here.
-
-        Raises:
-            KnowledgeBaseError: as `put_documents`.
-        """
-        if vectors is None:
-            storing.check_chunks(document, chunks)
-            vectors = self.embed_chunks([storing.storable_chunk(chunk) for chunk in chunks])
-        return self.put_documents([(document, chunks, vectors)])
 
     def put_documents(
         self,
@@ -120,16 +97,6 @@ class Library(KeepsVectors):
             records.replace_failures(connection, file, failures)
         self._wrote()
         return "updated" if existed else "added"
-
-    def _prepared(
-        self, document: ExtractedDocument, chunks: Sequence[Chunk], vectors: np.ndarray
-    ) -> storing.Prepared:
-        storing.check_chunks(document, chunks)
-        document = replace(document, text=records.storable(document.text))
-        chunks = [storing.storable_chunk(chunk) for chunk in chunks]
-        name = self.embeddings_name
-        hashes = [records.embedding_hash(name, self.embedding_text(chunk)) for chunk in chunks]
-        return storing.Prepared(document, chunks, self._checked(vectors, len(chunks)), hashes)
 
     def add_copy(self, source: str, *, of: str, size: int, mtime: float) -> None:
         """Note that a file has the same bytes as one that is here; nothing is stored twice.
@@ -266,31 +233,6 @@ class Library(KeepsVectors):
             own = [found[1]] if found else []
             return [c.document for c in reading.read_chunks(connection, "d.source", own)]
 
-    def get_parent(self, document: Document) -> Document:
-        """The section around a chunk, with its offsets; a chunk without one is its own parent.
-
-        Raises:
-            KnowledgeBaseError: its document is not here, or has changed since.
-        """
-        metadata = document.metadata
-        if not metadata.get("section"):
-            return document
-        source, (start, end) = metadata["source"], metadata["section"]
-        text = self.get_text(source)
-        if text[metadata["start"] : metadata["end"]] != document.page_content:
-            raise KnowledgeBaseError(
-                f"{source} has changed since this passage was found: ask again"
-            )
-        names = ("source", "title", "headings", "language", "container")
-        known = {name: metadata[name] for name in names if name in metadata}
-        return document.model_copy(
-            update={
-                "id": None,
-                "page_content": text[start:end],
-                "metadata": {**known, "start": start, "end": end},
-            }
-        )
-
     # ------------------------------------------------------------ failures and totals
 
     def record_failure(self, failure: IngestFailure) -> None:
@@ -339,14 +281,6 @@ class Library(KeepsVectors):
             KnowledgeBaseError: too damaged to be read at all.
         """
         return verify.verify(self.name, self.path, on_progress)
-
-    def verify_citations(self, citations: Sequence[Mapping[str, Any]]) -> list[VerifyFinding]:
-        """Which citations of a saved answer do not open to their quote any more; none is expected.
-
-        Args:
-            citations: as `glm-rag ask --json` prints them.
-        """
-        return list(verify.verify_citations(citations, self._quoted))
 
     def _quoted(self, citation: Mapping[str, Any]) -> str:
         with self._database.read() as connection:
@@ -401,14 +335,3 @@ class Library(KeepsVectors):
             self._index.save()
             self._has_written = False
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

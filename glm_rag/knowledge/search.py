@@ -42,7 +42,7 @@ def sparse_candidates(
         frequencies: the known terms and in how many chunks they occur.
         allowed: choose among these ids only.
     """
-    rarest = _affordable(frequencies)
+    rarest = rarest_terms(frequencies)
     if not rarest or (allowed is not None and not len(allowed)):
         return []
     query = " OR ".join(f'"{term}"' for term in rarest)
@@ -57,7 +57,7 @@ def sparse_candidates(
     return list(islice((i for i in ids if wanted is None or i in wanted), limit))
 
 
-def _affordable(frequencies: Mapping[str, int]) -> list[str]:
+def rarest_terms(frequencies: Mapping[str, int]) -> list[str]:
     """The rarest terms, as many as together occur in no more chunks than can be ranked; one at
     least."""
     chosen: list[str] = []

@@ -21,7 +21,7 @@ from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.vectors.checking import checked_snapshots, differing_vectors
 from glm_rag.types import Chunk, VerifyFinding, VerifyReport, chunk_id
 
-_MAX_FINDINGS = 1000
+MAX_FINDINGS = 1000
 _BATCH = 500
 # float32 rounding of a vector of length 1 with some thousand numbers stays below.
 _LENGTH_TOLERANCE = 1e-3
@@ -106,20 +106,20 @@ def verify(name: str, folder: Path, on_progress: Progress | None = None) -> Veri
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("documents", "chunks")
         ]
-        tell = _counter(on_progress, totals[1])
+        tell = counter(on_progress, totals[1])
         checks = (
-            _guarded(_file(connection, mends), "database", mends.restore),
-            _guarded(_meta(connection, mends), "meta", mends.restore),
-            _guarded(_documents(connection, mends), "document", mends.restore),
-            _guarded(_chunks(connection, mends, seen, tell), "chunk", mends.restore),
-            _guarded(_keywords(connection, mends, seen), "keywords", mends.rebuild),
-            _guarded(_totals(connection, mends), "totals", mends.rebuild),
-            _guarded(_index(connection, folder, mends), "index", mends.rebuild),
+            guarded(_file(connection, mends), "database", mends.restore),
+            guarded(_meta(connection, mends), "meta", mends.restore),
+            guarded(_documents(connection, mends), "document", mends.restore),
+            guarded(_chunks(connection, mends, seen, tell), "chunk", mends.restore),
+            guarded(_keywords(connection, mends, seen), "keywords", mends.rebuild),
+            guarded(_totals(connection, mends), "totals", mends.rebuild),
+            guarded(_index(connection, folder, mends), "index", mends.rebuild),
         )
         for check in checks:
             for finding in check:
                 count += 1
-                if count <= _MAX_FINDINGS:
+                if count <= MAX_FINDINGS:
                     findings.append(finding)
     return VerifyReport(
         name=name,
@@ -131,7 +131,7 @@ def verify(name: str, folder: Path, on_progress: Progress | None = None) -> Veri
     )
 
 
-def _guarded(check: Findings, what: str, mend: str) -> Findings:
+def guarded(check: Findings, what: str, mend: str) -> Findings:
     """A damaged page ends one check, not all."""
     try:
         yield from check
@@ -140,7 +140,8 @@ def _guarded(check: Findings, what: str, mend: str) -> Findings:
         yield VerifyFinding(what, "", f"cannot be read: {error}", mend)
 
 
-def _counter(on_progress: Progress | None, total: int) -> Callable[[int], None]:
+def counter(on_progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Tells how many of `total` are done."""
     return lambda done: on_progress(done, total) if on_progress is not None else None
 
 
@@ -199,7 +200,7 @@ def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
         if len(text) != characters:
             problem = f"its text has {len(text)} characters and should have {characters}"
             yield VerifyFinding("document", source, problem, mends.ingest(source))
-        if not _pages_fit(pages, len(text)):
+        if not pages_fit(pages, len(text)):
             problem = "its pages do not lie in its text"
             yield VerifyFinding("document", source, problem, mends.ingest(source))
     for (source,) in connection.execute(_IN_NO_FILE).fetchall():
@@ -212,7 +213,8 @@ def _documents(connection: sqlite3.Connection, mends: _Mends) -> Findings:
         yield VerifyFinding("document", source, problem, mends.ingest(source))
 
 
-def _pages_fit(pages: str, length: int) -> bool:
+def pages_fit(pages: str, length: int) -> bool:
+    """Whether stored pages lie in a text of so many characters."""
     try:
         return all(
             isinstance(number, int) and 0 <= start <= end <= length
@@ -244,10 +246,10 @@ def _chunks(
         rows = _rows(connection, document_id)
         while batch := list(islice(rows, _BATCH)):
             for row in batch:
-                for problem in _wrong_text(row, source, whole):
+                for problem in wrong_text(row, source, whole):
                     yield VerifyFinding("chunk", source, problem, mends.ingest(source))
                 yield from _wrong_terms(row, source, mends, seen)
-                problem = _wrong_vector(row["vector"], dimension)
+                problem = wrong_vector(row["vector"], dimension)
                 if problem:
                     line = f"chunk {row['chunk_index']}: {problem}"
                     yield VerifyFinding("vector", source, line, mends.embed)
@@ -265,7 +267,8 @@ def _rows(connection: sqlite3.Connection, document_id: int) -> Iterator[Mapping[
     return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
-def _wrong_text(row: Mapping[str, Any], source: str, whole: str) -> Iterator[str]:
+def wrong_text(row: Mapping[str, Any], source: str, whole: str) -> Iterator[str]:
+    """What is wrong with a stored chunk of the text `whole`; columns are those of SQLite."""
     start, end, text = row["start_offset"], row["end_offset"], row["text"]
     content_hash = Chunk(start, end, text).content_hash
     where = f"characters {start} to {end}"
@@ -317,7 +320,8 @@ def _wrong_terms(row: Mapping[str, Any], source: str, mends: _Mends, seen: _Seen
         yield VerifyFinding("keywords", source, problem, mends.rebuild)
 
 
-def _wrong_vector(data: object, dimension: int) -> str:
+def wrong_vector(data: object, dimension: int) -> str:
+    """What is wrong with a stored vector, empty if nothing is."""
     if not isinstance(data, bytes):
         return "it has no vector"
     if len(data) != 4 * dimension:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.uploads import sweep, uploads_folder, uploads_of
@@ -20,14 +20,14 @@ from glm_rag_ingest.places import allowed_path
 from glm_rag_ingest.selection import Selection
 from glm_rag_server.context import ServerContext
 from glm_rag_server.errors import ApiError
-from glm_rag_server.kb import schemas
+from glm_rag_server.kb import requests, schemas
+from glm_rag_server.kb.job import Job, SentFile
 from glm_rag_server.kb.job_routes import Wait, answer
-from glm_rag_server.kb.jobs import Job, SentFile
 from glm_rag_server.kb.receiving import receive
 from glm_rag_server.kb.state import Context, Opened, TheState, Writer, not_found
 from glm_rag_server.kb.work import ingesting
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -59,7 +59,6 @@ async def upload_documents(
     response: Response,
     context: Context,
     state: TheState,
-    retry_failed: Annotated[bool, Query(description="read again what failed for good")] = False,
     wait: Wait = 0,
 ) -> schemas.Job:
     """Upload files and have them read; the job tells how far that is.
@@ -77,7 +76,7 @@ async def upload_documents(
     job = Job(
         name,
         "ingest",
-        ingesting(context.settings, name, paths, IngestOptions(retry_failed=retry_failed)),
+        ingesting(context.settings, name, paths, IngestOptions()),
         owner=key.id,
         files=[SentFile(sent, path.resolve().as_uri()) for sent, path in files],
     )
@@ -118,7 +117,7 @@ def _disk_errors() -> Iterator[None]:
 async def ingest(
     key: Writer,
     kb: Opened,
-    wanted: schemas.IngestRequest,
+    wanted: requests.IngestRequest,
     response: Response,
     context: Context,
     state: TheState,
@@ -133,7 +132,7 @@ async def ingest(
     return await answer(job, wait, context, response)
 
 
-def _options(wanted: schemas.IngestRequest) -> IngestOptions:
+def _options(wanted: requests.IngestRequest) -> IngestOptions:
     include, exclude = tuple(wanted.include), tuple(wanted.exclude)
     try:
         Selection.of(include, exclude)

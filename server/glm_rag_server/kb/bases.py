@@ -9,18 +9,33 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 
-from glm_rag.build import info_or_error, open_knowledge_base
+from glm_rag.build import (
+    delete_knowledge_base,
+    info_or_error,
+    open_knowledge_base,
+    templates_for,
+)
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
-from glm_rag.knowledge.naming import delete_knowledge_base, folder_of
+from glm_rag.knowledge.naming import folder_of
 from glm_rag.knowledge.transfer import rename as rename_in
 from glm_rag.knowledge.uploads import uploads_of
 from glm_rag.settings import Settings
 from glm_rag.types import KnowledgeBaseInfo
-from glm_rag_server.kb import schemas, views
-from glm_rag_server.kb.state import ADMIN, READ, Context, Name, Opened, TheState, not_found, taken
+from glm_rag_server.kb import requests, schemas, views
+from glm_rag_server.kb.state import (
+    ADMIN,
+    READ,
+    Context,
+    Name,
+    Opened,
+    TheState,
+    check_is_folder,
+    not_found,
+    taken,
+)
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _END_SECONDS = 30.0
 
@@ -44,7 +59,7 @@ def _infos(settings: Settings, names: Iterable[str]) -> Iterator[KnowledgeBaseIn
 
 @router.post("", status_code=201, dependencies=[ADMIN])
 def create_knowledge_base(
-    wanted: schemas.NewKnowledgeBase, context: Context, response: Response
+    wanted: requests.NewKnowledgeBase, context: Context, response: Response
 ) -> schemas.KnowledgeBase:
     """Make an empty knowledge base."""
     settings = context.settings
@@ -65,9 +80,10 @@ def show_knowledge_base(kb: Opened, context: Context) -> schemas.KnowledgeBase:
 
 @router.patch("/{name}", dependencies=[ADMIN])
 def rename_knowledge_base(
-    name: Name, wanted: schemas.NewKnowledgeBase, context: Context, state: TheState
+    name: Name, wanted: requests.NewKnowledgeBase, context: Context, state: TheState
 ) -> schemas.KnowledgeBase:
     """Give a knowledge base another name; uploads and conversations stay with it."""
+    check_is_folder(context, "renamed")
     home = context.settings.home
     new = folder_of(wanted.name, home).name
     names = context.models.knowledge_bases()
@@ -98,11 +114,18 @@ def delete(name: Name, context: Context, state: TheState) -> schemas.Deleted:
         if not state.jobs.end(name, _END_SECONDS):
             raise KnowledgeBaseBusyError(f"a job of {name!r} has not ended yet: try again later")
         context.models.forget(name)
-        delete_knowledge_base(name, home)
+        delete_knowledge_base(context.settings, name)
         for folder in uploads_of(name, home):
             shutil.rmtree(folder, ignore_errors=True)
     state.jobs.forget(name)
     return schemas.Deleted(deleted=name)
+
+
+@router.get("/{name}/prompt", dependencies=[READ])
+def show_prompt(kb: Opened, context: Context) -> schemas.Prompt:
+    """Show the words of the prompts about a knowledge base, by language."""
+    templates = templates_for(context.settings, kb)
+    return schemas.Prompt(templates={name: one.model_dump() for name, one in templates.items()})
 
 
 @router.get("/{name}/feedback", dependencies=[ADMIN])

@@ -21,13 +21,23 @@ from glm_rag.knowledge.naming import folder_of
 from glm_rag.knowledge.uploads import IncomingFile, sweep
 from glm_rag.settings import Settings
 from glm_rag_server.errors import ApiError
-from glm_rag_server.kb import schemas, views
+from glm_rag_server.kb import requests, schemas, views
+from glm_rag_server.kb.job import Job
 from glm_rag_server.kb.job_routes import Wait, answer
-from glm_rag_server.kb.jobs import Job
-from glm_rag_server.kb.state import ADMIN, READ, Admin, Context, Opened, TheState, Writer, taken
+from glm_rag_server.kb.state import (
+    ADMIN,
+    READ,
+    Admin,
+    Context,
+    Opened,
+    TheState,
+    Writer,
+    check_is_folder,
+    taken,
+)
 from glm_rag_server.kb.work import rebuilding, verifying
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _BLOCK = 1 << 20
 _FILE: dict[str, Any] = {
@@ -49,7 +59,7 @@ async def verify(
 
 
 @router.post("/{name}/verify/citations", dependencies=[READ])
-def verify_citations(kb: Opened, wanted: schemas.CitationsRequest) -> schemas.CitationsChecked:
+def verify_citations(kb: Opened, wanted: requests.CitationsRequest) -> schemas.CitationsChecked:
     """Check that the citations of earlier answers still open to their quotes."""
     found = kb.verify_citations([citation.model_dump() for citation in wanted.citations])
     return schemas.CitationsChecked(
@@ -62,7 +72,7 @@ def verify_citations(kb: Opened, wanted: schemas.CitationsRequest) -> schemas.Ci
 async def rebuild(
     key: Admin,
     kb: Opened,
-    wanted: schemas.RebuildRequest,
+    wanted: requests.RebuildRequest,
     response: Response,
     context: Context,
     state: TheState,
@@ -86,6 +96,7 @@ async def rebuild(
 )
 def export(kb: Opened, context: Context) -> StreamingResponse:
     """Get a knowledge base as one file, as it is at this moment, whoever writes to it."""
+    check_is_folder(context, "exported")
     home = context.settings.home
     file = _exported(kb.name, home)
     size = os.fstat(file.fileno()).st_size
@@ -119,11 +130,12 @@ async def import_knowledge_base(
     request: Request,
     context: Context,
     name: Annotated[
-        schemas.Text | None,
+        requests.Text | None,
         Query(max_length=200, description="default: the name it was exported under"),
     ] = None,
 ) -> schemas.KnowledgeBase:
     """Make a knowledge base from an export, after checking everything in it."""
+    check_is_folder(context, "imported")
     settings = context.settings
     folder = await to_thread.run_sync(_folder, settings.home)
     incoming = await to_thread.run_sync(IncomingFile, folder)

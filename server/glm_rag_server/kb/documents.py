@@ -12,14 +12,14 @@ from glm_rag.types import DocumentInfo
 from glm_rag.types.plain import to_plain
 from glm_rag_ingest.places import delete_upload
 from glm_rag_server.errors import ApiError
-from glm_rag_server.kb import schemas, views
+from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import READ, WRITE, Context, Opened
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _FAR = 2**53
 Source = Annotated[
-    schemas.Text, Query(description="as the list of documents gives it", max_length=10_000)
+    requests.Text, Query(description="as the list of documents gives it", max_length=10_000)
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Query, Response
@@ -15,10 +15,10 @@ from starlette.responses import StreamingResponse
 from glm_rag_server.context import ServerContext
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import schemas, views
-from glm_rag_server.kb.jobs import Job
+from glm_rag_server.kb.job import Job
 from glm_rag_server.kb.state import READ, WRITE, Context, Name, TheState, not_found
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 _LOOK_SECONDS = 0.05
 _TELL_SECONDS = 0.5
@@ -82,7 +82,8 @@ def stop_job(job: KnownJob, context: Context, state: TheState) -> schemas.Job:
 async def follow_job(job: KnownJob, context: Context) -> StreamingResponse:
     """Follow a job (server-sent events): `progress` as it goes on, `end` with what came of it.
 
-    Each event's data is the job as `GET .../jobs/{job_id}` gives it.
+    The data of `end` is the job as `GET .../jobs/{job_id}` gives it; `progress` lacks its `files`
+    and `result`.
     """
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     stream = events(job, context)
@@ -105,8 +106,9 @@ async def events(job: Job, context: ServerContext) -> AsyncIterator[str]:
         yield _event("end", job, context.settings.home)
 
 
-def _event(kind: str, job: Job, home: Path) -> str:
-    return f"event: {kind}\ndata: {views.job(job, home).model_dump_json()}\n\n"
+def _event(kind: Literal["progress", "end"], job: Job, home: Path) -> str:
+    left_out = {"files", "result"} if kind == "progress" else None
+    return f"event: {kind}\ndata: {views.job(job, home).model_dump_json(exclude=left_out)}\n\n"
 
 
 async def answer(job: Job, wait: float, context: ServerContext, response: Response) -> schemas.Job:

@@ -9,4 +9,4 @@ from glm_rag_server.kb.state import jobs_until_the_end
 
 router = APIRouter(tags=["knowledge bases"], lifespan=jobs_until_the_end)
 for part in (care, bases, adding, documents, job_routes, searching):
-    router.include_router(part.router, prefix="/kb")
+    router.include_router(part.router)

@@ -1,125 +1,17 @@
-"""What `/kb` takes and gives, as the OpenAPI page shows it."""
+"""What `/kb` gives, as the OpenAPI page shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from glm_rag_server.kb.jobs import Kind, State
-
-_MOST_KEYS = 50
-_MOST_VALUES = 10_000
-_MOST_NESTED = 3
-
-
-class _Taken(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+from glm_rag_server.kb.job import Kind, State
 
 
 class _Given(BaseModel):
     model_config = ConfigDict(extra="ignore", from_attributes=True)
-
-
-# ---------------------------------------------------------------- taken
-
-
-def _usable_filter(where: dict[str, Any] | None) -> dict[str, Any] | None:
-    if where is not None:
-        if len(where) > _MOST_KEYS:
-            raise ValueError(f"at most {_MOST_KEYS} keys")
-        if _count(where, _MOST_NESTED) > _MOST_VALUES:
-            raise ValueError(f"at most {_MOST_VALUES} values")
-    return where
-
-
-def _count(value: Any, levels: int) -> int:
-    """Values in a filter, each of which the store can take."""
-    if isinstance(value, Mapping | list):
-        if not levels:
-            raise ValueError("nested too deeply")
-        parts = [*value, *value.values()] if isinstance(value, Mapping) else value
-        return sum(_count(part, levels - 1) for part in parts)
-    if isinstance(value, str):
-        _whole(value)
-    return 1
-
-
-def _whole(text: str) -> str:
-    """JSON can hold half of a character, which nothing else can."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("holds half of a surrogate pair") from error
-    if "\0" in text:
-        raise ValueError("holds a NUL character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_whole)]
-Filter = Annotated[dict[str, Any] | None, AfterValidator(_usable_filter)]
-
-
-class NewKnowledgeBase(_Taken):
-    """A name: up to 64 letters of any script, digits, spaces, dots, `-` and `_`."""
-
-    name: Text = Field(max_length=200, examples=["handbook"])
-
-
-class IngestRequest(_Taken):
-    """What shall be read. Without `paths`: everything that was uploaded, as after a stop."""
-
-    paths: list[Text] = Field(
-        default=[],
-        max_length=1000,
-        description="files and folders on the server's disk, inside server.allowed_folders",
-    )
-    include: list[Text] = Field(default=[], max_length=50, description="only files like *.md")
-    exclude: list[Text] = Field(default=[], max_length=50, description="not these")
-    prune: bool = Field(False, description="remove documents whose files are gone")
-    retry_failed: bool = Field(False, description="read again what failed for good")
-    dry_run: bool = Field(False, description="store nothing; say what would be done")
-
-
-class RebuildRequest(_Taken):
-    """How much is made again."""
-
-    embed: bool = Field(False, description="all vectors, too; takes long")
-
-
-class SearchRequest(_Taken):
-    """A question, and where to look."""
-
-    query: Text = Field(max_length=20_000, examples=["How long is parental leave?"])
-    k: int | None = Field(None, ge=1, le=100, description="passages; default: retrieval.k")
-    filter: Filter = Field(
-        None,
-        description="metadata that passages must have; default: retrieval.filter",
-        examples=[{"document_language": "en"}],
-    )
-    explain: bool = Field(False, description="also give every candidate and its places")
-
-
-class CitedPlace(_Taken):
-    """A citation of an earlier answer; other fields it has are not looked at."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    source: Text
-    start: int = Field(ge=0, lt=2**53)
-    end: int = Field(ge=0, lt=2**53)
-    quote: Text
-    chunk_id: Text
-
-
-class CitationsRequest(_Taken):
-    """Citations to check."""
-
-    citations: list[CitedPlace] = Field(max_length=1000)
-
-
-# ---------------------------------------------------------------- given
 
 
 class KnowledgeBase(_Given):
@@ -316,3 +208,9 @@ class Feedback(_Given):
     """What readers of the page thought of answers."""
 
     feedback: list[dict[str, Any]]
+
+
+class Prompt(_Given):
+    """Texts by language and key, as in configs/prompt.yaml."""
+
+    templates: dict[str, dict[str, Any]]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 
 from glm_rag.build import build_retriever
 from glm_rag.retrieval.explain import explain
-from glm_rag_server.kb import schemas, views
+from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import READ, Context, Opened, TheState
 
-router = APIRouter()
+router = APIRouter(prefix="/kb")
 
 
 @router.post("/{name}/search", dependencies=[READ])
 def search(
-    wanted: schemas.SearchRequest, kb: Opened, context: Context, state: TheState
+    wanted: requests.SearchRequest, kb: Opened, context: Context, state: TheState
 ) -> schemas.SearchResult:
     """Find passages as an answer would, without answering."""
-    change = {"reranker": state.reranker(context, kb)}
+    change: dict[str, Any] = {"reranker": state.reranker(context, kb)}
     if wanted.filter is not None:
         change["filter"] = wanted.filter
     retriever = build_retriever(context.settings, kb).model_copy(update=change)

@@ -67,7 +67,9 @@ async def jobs_until_the_end(app: FastAPI) -> AsyncIterator[None]:
 
 
 def name_of(
-    name: Annotated[str, Path(description="of the knowledge base", max_length=1000)],
+    name: Annotated[
+        str, Path(description="of the knowledge base", max_length=200, examples=["handbook"])
+    ],
     context: Annotated[ServerContext, Depends(context_of)],
 ) -> str:
     """The name as folders have it, whether there is one or not.
@@ -110,6 +112,21 @@ def taken(name: str) -> ApiError:
         param="name",
         code="knowledge_base_exists",
     )
+
+
+def check_is_folder(context: ServerContext, what: str) -> None:
+    """What moves a knowledge base as a whole works where it is a folder of this server.
+
+    Raises:
+        ApiError: it is not.
+    """
+    backend = context.settings.store.backend
+    if backend != "faiss":
+        raise ApiError(
+            400,
+            f"knowledge bases in {backend} cannot be {what} here: see glm-rag kb copy",
+            code="unsupported",
+        )
 
 
 Context = Annotated[ServerContext, Depends(context_of)]

@@ -9,7 +9,7 @@ from glm_rag.retrieval.explain import Explained, Explanation
 from glm_rag.types import KnowledgeBaseInfo, ScoredDocument
 from glm_rag.types.plain import to_plain
 from glm_rag_server.kb import schemas
-from glm_rag_server.kb.jobs import Job
+from glm_rag_server.kb.job import Job
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document

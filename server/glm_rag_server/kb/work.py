@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_rag.build import open_knowledge_base
+from glm_rag.build import open_knowledge_base, reopen_knowledge_base
 from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.settings import Settings
 from glm_rag.types import IngestProgress, IngestReport
 from glm_rag.types.plain import to_plain
-from glm_rag_server.kb.jobs import Job, JobStopped, Work
+from glm_rag_server.kb.job import Job, JobStopped, Work
 
 if TYPE_CHECKING:
     from glm_rag_ingest.pipeline import IngestOptions
 
 _LISTED = 1000  # failures, changes and warnings of one job
 _RETRY_SECONDS = 0.5
+_MOST_RETRY_SECONDS = 10.0
 _BUSY = "another process is writing into the knowledge base"
 
 
@@ -39,10 +41,12 @@ def _ingest(
     from glm_rag_ingest.pipeline import Ingestion, Listeners
 
     def tell(progress: IngestProgress) -> None:
-        job.tell({"step": "ingesting", **to_plain(progress)})
+        current = Path(progress.current).name  # where it lies is not everybody's business
+        job.tell({"step": "ingesting", **to_plain(progress), "current": current})
 
     ingestion = Ingestion(paths, opened, settings, options, Listeners(tell))
-    job.live = lambda: summary(ingestion.report())
+    # A run calls itself interrupted until it has ended.
+    job.live = lambda: {**summary(ingestion.report()), "interrupted": job.is_stopping}
     job.when_stopped(ingestion.stop)
     report = ingestion.run()
     job.result = summary(report)
@@ -65,7 +69,7 @@ def verifying(settings: Settings, kb: str) -> Work:
     """Check everything in a knowledge base; nothing is written."""
 
     def work(job: Job) -> None:
-        with open_knowledge_base(settings, kb) as opened:
+        with reopen_knowledge_base(settings, kb) as opened:
             report = opened.verify(on_progress=lambda *at: _step(job)("checking", *at))
         job.result = to_plain(report)
 
@@ -96,8 +100,9 @@ def _step(job: Job) -> Callable[[str, int, int], None]:
 
 def _patiently(job: Job, act: Callable[[], None]) -> None:
     """Do it, once no other process writes into the knowledge base."""
-    while True:
+    for attempt in count(1):
         with suppress(KnowledgeBaseBusyError):
-            return act()
+            act()
+            return
         job.tell(waits_for=_BUSY)
-        job.pause(_RETRY_SECONDS)
+        job.pause(min(attempt * _RETRY_SECONDS, _MOST_RETRY_SECONDS))  # each looks at all files

@@ -8,8 +8,9 @@ from datetime import datetime
 import streamlit as st
 
 from glm_rag.conversations import to_markdown
+from glm_rag.knowledge.uploads import safe_name
 from glm_rag.types import Conversation, ConversationInfo
-from glm_rag_ui import answering, render, shell, uploads
+from glm_rag_ui import answering, render, shell
 from glm_rag_ui.shell import Visit
 
 _LISTED = 30
@@ -176,7 +177,7 @@ def _export(visit: Visit, info: ConversationInfo) -> None:
     st.download_button(
         visit.t("export"),
         text,
-        f"{uploads.safe_name(info.title.replace('.', ' '))}.md",
+        f"{safe_name(info.title.replace('.', ' '))}.md",
         "text/markdown",
         key="export",
         type="tertiary",

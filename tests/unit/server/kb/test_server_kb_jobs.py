@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("fastapi")
 
 from glm_rag.errors import KnowledgeBaseBusyError
-from glm_rag_server.kb.jobs import Job, Jobs
+from glm_rag_server.kb.job import Job
+from glm_rag_server.kb.jobs import Jobs
 
 LONG = b"\n\n".join(b"Paragraph %d of the long report. " % n * 40 for n in range(60))
 
@@ -168,6 +169,8 @@ def test_events_end_with_what_came_of_the_job(client, upload, words):
     assert kinds[-1] == "event: end"
     assert kinds.count("event: end") == 1
     assert kinds[0] == "event: progress"
+    first = json.loads(told[0].partition("data: ")[2])
+    assert (first["id"], "files" in first) == (job["id"], False)
     last = json.loads(told[-1].partition("data: ")[2])
     assert (last["state"], last["result"]["num_added"]) == ("done", 1)
 

@@ -28,28 +28,29 @@ def send(client, body, kind="multipart/form-data; boundary=B", url="/kb/notes/do
     return client.post(url, content=body, headers={"content-type": kind})
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"),
-    [
-        ("../../x.md", "x.md"),
-        ("/etc/x.md", "x.md"),
-        ("C:\\\\temp\\\\x.md", "x.md"),
-        ("a\0b.md", "a b.md"),
-        (".ssh", "ssh"),
-        ("..", "document"),
-        ("", "document"),
-        ("员工 手册.md", "员工 手册.md"),
-        ("a" * 300 + ".md", "a" * 147 + ".md"),
-        ("\u202egnp.md", "gnp.md"),
-    ],
-)
-def test_any_name_becomes_a_harmless_one_in_the_folder_of_uploads(client, home, name, kept):
-    response = send(client, form((f'; filename="{name}"', TEXT)))
+NAMES = {
+    "../../x.md": "x.md",
+    "/etc/x.md": "(2) x.md",
+    "C:\\\\temp\\\\x.md": "(3) x.md",
+    "a\0b.md": "a b.md",
+    ".ssh": "ssh",
+    "..": "document",
+    "": "(2) document",
+    "员工 手册.md": "员工 手册.md",
+    "a" * 300 + ".md": "a" * 147 + ".md",
+    "\u202egnp.md": "gnp.md",
+}
+
+
+def test_any_name_becomes_a_harmless_one_in_the_folder_of_uploads(client, home):
+    response = send(client, form(*((f'; filename="{name}"', TEXT) for name in NAMES)))
     assert response.status_code == 200, response.text
-    assert files_in(home) == [kept]
-    (document,) = client.get("/kb/notes/documents").json()["documents"]
-    assert document["source"] == (home / "uploads" / "notes" / kept).as_uri()
-    assert response.json()["files"][0]["source"] == document["source"]
+    assert files_in(home) == sorted(NAMES.values())
+    given = [file["source"] for file in response.json()["files"]]
+    folder = home / "uploads" / "notes"
+    assert given == [(folder / kept).as_uri() for kept in NAMES.values()]
+    documents = client.get("/kb/notes/documents").json()["documents"]
+    assert {source for one in documents for source in (one["source"], *one["copies"])} == set(given)
 
 
 def test_files_of_one_name_get_numbers_in_a_request_and_replace_earlier_ones(upload, home):
@@ -60,11 +61,18 @@ def test_files_of_one_name_get_numbers_in_a_request_and_replace_earlier_ones(upl
     assert (again["result"]["num_skipped"], again["result"]["num_updated"]) == (1, 1)
 
 
-def test_a_file_that_failed_is_read_again_only_where_that_is_asked_for(upload):
+def test_a_file_that_failed_is_read_again_when_it_is_sent_again_or_that_is_asked_for(
+    client, upload
+):
     torn = ("torn.pdf", b"%PDF-1.7 torn")
     assert upload(torn)["result"]["num_failures"] == 1
-    assert upload(torn)["result"]["num_failed_before"] == 0  # a new file of a new time
-    assert upload(torn, retry_failed=True)["result"]["num_failures"] == 1
+    assert upload(torn)["result"]["num_failures"] == 1
+
+    def again(**options):
+        return client.post("/kb/notes/ingest?wait=20", json=options).json()["result"]
+
+    assert again()["num_failed_before"] == 1
+    assert again(retry_failed=True)["num_failures"] == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -80,28 +88,28 @@ def test_too_much_gets_413_and_leaves_nothing_behind(serve, home, chunked):
     assert client.get("/kb/notes/jobs").json() == {"jobs": []}
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "status"),
-    [
-        (form(('; filename="a.md"', TEXT), end=""), None, 400),  # broken off
-        (form(("", b"no file")), None, 400),
-        (form(('; filename="a.md"', TEXT), ("", b"no file")), None, 400),
-        (form(), None, 400),
-        (b"--B\r\nnonsense", None, 400),
-        (b"\r\n" * 100, None, 400),
-        (b"--B\r\n" + b"X-H: " + b"y" * 10_000 + b"\r\n\r\n", None, 400),
-        (b"", None, 400),
-        (form(('; filename="a.md"', TEXT)), "multipart/form-data", 400),
-        (form(('; filename="a.md"', TEXT)), f"multipart/form-data; boundary={'B' * 200}", 400),
-        (form(('; filename="a.md"', TEXT)), "multipart/form-data; boundary=other", 400),
-        (TEXT, "text/markdown", 415),
-        (b"{}", "application/json", 415),
-    ],
-)
-def test_what_is_no_form_with_files_is_refused_and_leaves_nothing(client, home, body, kind, status):
-    response = send(client, body, kind or "multipart/form-data; boundary=B")
-    assert response.status_code == status, response.text
-    assert files_in(home) == []
+REFUSED = [
+    (form(('; filename="a.md"', TEXT), end=""), None, 400),  # broken off
+    (form(("", b"no file")), None, 400),
+    (form(('; filename="a.md"', TEXT), ("", b"no file")), None, 400),
+    (form(), None, 400),
+    (b"--B\r\nnonsense", None, 400),
+    (b"\r\n" * 100, None, 400),
+    (b"--B\r\n" + b"X-H: " + b"y" * 10_000 + b"\r\n\r\n", None, 400),
+    (b"", None, 400),
+    (form(('; filename="a.md"', TEXT)), "multipart/form-data", 400),
+    (form(('; filename="a.md"', TEXT)), f"multipart/form-data; boundary={'B' * 200}", 400),
+    (form(('; filename="a.md"', TEXT)), "multipart/form-data; boundary=other", 400),
+    (TEXT, "text/markdown", 415),
+    (b"{}", "application/json", 415),
+]
+
+
+def test_what_is_no_form_with_files_is_refused_and_leaves_nothing(client, home):
+    for body, kind, status in REFUSED:
+        response = send(client, body, kind or "multipart/form-data; boundary=B")
+        assert response.status_code == status, (body[:100], response.text)
+        assert files_in(home) == []
 
 
 def test_an_upload_into_nothing_is_refused_before_it_is_read(client, home):

@@ -157,7 +157,7 @@ def test_a_filter_that_cannot_hold_says_what_to_write(kb, where, said):
 def test_a_prefix_lets_through_exactly_what_begins_with_it(value, prefix):
     import sqlite3
 
-    (condition,) = filters._conditions({"x": {"prefix": prefix}})
+    (condition,) = filters.conditions({"x": {"prefix": prefix}})
     marks = {name: f":{name}" for name in condition.parameters}
     test = condition.test.format(":value", **marks)
     try:

@@ -6,7 +6,6 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStoreRetriever
 
 from glm_rag.errors import ConfigError, KnowledgeBaseError
-from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.retriever import HybridRetriever
 from glm_rag.types import Chunk, ExtractedDocument
 
@@ -173,11 +172,6 @@ def test_relevance_scores_lie_between_0_and_1(kb):
     scores = [score for _, score in kb.similarity_search_with_relevance_scores("one", k=3)]
     assert scores[0] == pytest.approx(1)
     assert all(0 <= score <= 1 for score in scores)
-
-
-def test_from_texts_makes_a_knowledge_base(home, hash_embeddings):
-    with KnowledgeBase.from_texts(["one"], hash_embeddings(), home=home, name="made") as kb:
-        assert texts_of(kb.similarity_search("one")) == ["one"]
 
 
 def test_unequal_numbers_of_texts_and_metadata_are_refused(kb):

@@ -1,0 +1,1 @@
+"""Knowledge bases in Milvus, so that several machines share one."""

@@ -1,0 +1,380 @@
+"""Documents and chunks as rows of Milvus, and back. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from langchain_core.documents import Document
+
+from glm_rag.errors import KnowledgeBaseError
+from glm_rag.knowledge import records
+from glm_rag.knowledge.milvus.client import MOST_BYTES, Row
+from glm_rag.knowledge.milvus.tables import hashed, row_of
+from glm_rag.text import chunk_language
+from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, Language, PageSpan, chunk_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A character has at most four bytes.
+_PART = MOST_BYTES // 4
+_MOST_WARNINGS = 50_000
+_NO_PAGE = -1
+_SPOTS = 1 << 32
+
+# Everything of a chunk but its vectors.
+CHUNK_FIELDS = (
+    "pk", "key", "doc", "root", "version", "source", "title", "container", "page", "start", "end",
+    "chunk_index", "content_hash", "language", "num_terms", "is_text", "extra", "terms", "text",
+    "body",
+)  # fmt: skip
+# What a row is written again with.
+ALL_FIELDS = (
+    *CHUNK_FIELDS, "document_language", "added_at", "mtime", "embedded", "spot", "vector",
+)  # fmt: skip
+DOC_FIELDS = (
+    "pk", "kind", "key", "up", "root", "version", "doc", "sha256", "language", "source", "body",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DocRow:
+    """A stored version of a document.
+
+    Attributes:
+        doc: id of this version. root: hash of the source of the file it was put with, which is
+            exchanged as a whole. version: of that file.
+        num_terms: of all its chunks. parts: rows of its text. pages: rows of its pages.
+    """
+
+    doc: str
+    root: str
+    version: str
+    info: DocumentInfo
+    num_terms: int
+    parts: int
+    pages: int
+
+    @property
+    def order(self) -> str:
+        """Sorts as documents were stored."""
+        return self.doc
+
+    def row(self) -> Row:
+        """As it is stored."""
+        info = self.info
+        own = ("title", "size", "mtime", "media_type", "parser_version", "num_chunks",
+               "num_characters", "added_at", "container")  # fmt: skip
+        body = {name: getattr(info, name) for name in own} | {
+            "warnings": _fitting(info.warnings),
+            "num_terms": self.num_terms,
+            "parts": self.parts,
+            "pages": self.pages,
+        }
+        return row_of(
+            f"doc:{self.doc}",
+            "doc",
+            json.dumps(body, ensure_ascii=False),
+            key=hashed(info.source),
+            up=hashed(info.container) if info.container else "",
+            root=self.root,
+            version=self.version,
+            doc=self.doc,
+            sha256=info.sha256[:64],
+            language=info.language,
+            source=info.source,
+        )
+
+
+def doc_of(row: Row) -> DocRow:
+    """A row of a document again; its copies are not known here."""
+    known = json.loads(row["body"])
+    own = {name: known.pop(name) for name in ("num_terms", "parts", "pages")}
+    known["warnings"] = tuple(known["warnings"])
+    info = DocumentInfo(
+        source=row["source"], sha256=row["sha256"], language=row["language"], **known
+    )
+    return DocRow(row["doc"], row["root"], row["version"], info, **own)
+
+
+def _fitting(warnings: Sequence[str]) -> list[str]:
+    """As many as fit into a row: a file may have one for each of thousands of pages."""
+    kept: list[str] = []
+    size = 0
+    for number, warning in enumerate(warnings):
+        size += len(warning.encode()) + 8
+        if size > _MOST_WARNINGS:
+            return [*kept, f"and {len(warnings) - number} more warnings"]
+        kept.append(warning)
+    return kept
+
+
+# ---------------------------------------------------------------- texts
+
+
+def text_rows(doc: str, root: str, version: str, kind: str, text: str) -> list[Row]:
+    """A long text as rows that Milvus takes."""
+    parts = [text[i : i + _PART] for i in range(0, len(text), _PART)]
+    return [
+        row_of(part_key(doc, kind, number), kind, part, doc=doc, root=root, version=version)
+        for number, part in enumerate(parts)
+    ]
+
+
+def part_key(doc: str, kind: str, number: int) -> str:
+    """Primary key of a part."""
+    return f"{kind}:{doc}:{number:06d}"
+
+
+def pages_text(pages: Sequence[PageSpan]) -> str:
+    """Pages as a text; none is an empty one."""
+    return json.dumps([[p.number, p.start, p.end] for p in pages]) if pages else ""
+
+
+def pages_of(text: str) -> tuple[PageSpan, ...]:
+    """Pages of a text again."""
+    return tuple(PageSpan(*page) for page in json.loads(text)) if text else ()
+
+
+# ---------------------------------------------------------------- chunks
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk with all that is stored of it."""
+
+    chunk: Chunk
+    vector: np.ndarray
+    embedded: str = ""
+    key: str | None = None  # default: from source, start and content
+    extra: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document to be stored. `added_at` is seconds since 1970."""
+
+    document: ExtractedDocument
+    language: Language
+    added_at: float
+    chunks: Sequence[NewChunk] = field(default_factory=tuple)
+    indexes: Sequence[int] | None = None  # places of the chunks; default: in order
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRows:
+    """All rows of a document."""
+
+    doc: DocRow
+    texts: list[Row]
+    chunks: list[Row]
+
+
+def document_rows(new: NewDocument, root: str, version: str, number: int) -> DocumentRows:
+    """A document as rows; `number` is its place in its file."""
+    document, doc = new.document, f"{version}-{number:06d}"
+    chunks = list(_chunk_rows(new, root, version, doc))
+    texts = text_rows(doc, root, version, "text", document.text)
+    pages = text_rows(doc, root, version, "pages", pages_text(document.pages))
+    info = DocumentInfo(
+        source=document.source,
+        title=records.storable(document.title),
+        sha256=document.sha256,
+        size=document.size,
+        mtime=document.mtime,
+        media_type=document.media_type,
+        parser_version=document.parser_version,
+        language=new.language,
+        num_chunks=len(chunks),
+        num_characters=len(document.text),
+        added_at=new.added_at,
+        warnings=tuple(records.storable(warning) for warning in document.warnings),
+        container=document.container,
+    )
+    num_terms = sum(row["num_terms"] for row in chunks)
+    row = DocRow(doc, root, version, info, num_terms, len(texts), len(pages))
+    return DocumentRows(row, [*texts, *pages], chunks)
+
+
+def _chunk_rows(new: NewDocument, root: str, version: str, doc: str) -> Iterator[Row]:
+    document = new.document
+    places = new.indexes if new.indexes is not None else range(len(new.chunks))
+    for index, item in zip(places, new.chunks, strict=True):
+        chunk = item.chunk
+        key = chunk.id_for(document.source) if item.key is None else item.key
+        found = records.search_terms(chunk.headings, chunk.table_header, chunk.text)
+        body = {
+            "headings": list(chunk.headings),
+            "table_header": chunk.table_header,
+            "section": chunk.section,
+        }
+        pk = chunk_key(doc, key)
+        yield {
+            "pk": pk,
+            "key": key,
+            "doc": doc,
+            "root": root,
+            "version": version,
+            "source": document.source,
+            "title": records.storable(document.title),
+            "container": document.container,
+            "page": _NO_PAGE if chunk.page is None else chunk.page,
+            "start": chunk.start,
+            "end": chunk.end,
+            "chunk_index": index,
+            "content_hash": chunk.content_hash,
+            "embedded": item.embedded,
+            # A text that was added without a file is in one language.
+            "language": new.language
+            if item.extra is not None
+            else chunk_language(chunk.text, new.language),
+            "document_language": new.language,
+            "added_at": new.added_at,
+            "mtime": document.mtime,
+            "num_terms": len(found),
+            "spot": int(pk[:8], 16) % _SPOTS,
+            "is_text": item.extra is not None,
+            "extra": item.extra or {},
+            "terms": encoded_terms(found),
+            # What does not fit is read from the document.
+            "text": chunk.text if len(chunk.text.encode()) <= MOST_BYTES else "",
+            "body": json.dumps(body, ensure_ascii=False),
+            "vector": np.asarray(item.vector, dtype=np.float32),
+        }
+
+
+def chunk_key(doc: str, key: str) -> str:
+    """Primary key of a chunk in a version of its document."""
+    return hashlib.sha256(f"{doc}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def encode_term(term: str) -> str:
+    """A search term in letters and digits that no tokenizer takes apart."""
+    digest = hashlib.blake2b(term.encode(), digest_size=6).hexdigest()
+    return f"t{digest}"
+
+
+def encoded_terms(found: Sequence[str]) -> str:
+    """Search terms as they are stored: as many as fit, all of a chunk of an embedder's length."""
+    codes = {term: encode_term(term) for term in set(found)}
+    size = len(encode_term("")) + 1
+    return " ".join(codes[term] for term in found[: MOST_BYTES // size])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A chunk read back: as `reading.StoredChunk`, with its row."""
+
+    row: Row
+    document: Document
+    known: dict[str, Any]
+
+    @property
+    def language(self) -> Language:
+        """Of the chunk."""
+        return cast("Language", self.row["language"])
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Sorts as chunks were stored."""
+        return self.row["doc"], self.row["chunk_index"]
+
+    def passage(self) -> Document:
+        """The document with all that a citation needs, as `reading.StoredChunk.passage`."""
+        given = self.document.metadata
+        names = ("title", "language") if "source" in given else tuple(self.known)
+        metadata = {**{name: self.known[name] for name in names}, **given}
+        return Document(
+            id=self.document.id, page_content=self.document.page_content, metadata=metadata
+        )
+
+    def count(self, wanted: Sequence[str]) -> dict[str, int]:
+        """How often each wanted term occurs, without those that do not."""
+        if self.row["num_terms"] * (len(encode_term("")) + 1) <= MOST_BYTES:
+            counts = Counter(self.row["terms"].split(" "))
+            found = {term: counts[encode_term(term)] for term in wanted}
+        else:
+            known = self.known
+            text = self.document.page_content
+            all_terms = Counter(
+                records.search_terms(known["headings"], known.get("table_header", ""), text)
+            )
+            found = {term: all_terms[term] for term in wanted}
+        return {term: number for term, number in found.items() if number}
+
+
+def stored_row(row: Row) -> StoredRow:
+    """A chunk's row as documents; its text must be in it."""
+    body = json.loads(row["body"])
+    known: dict[str, Any] = {
+        "source": row["source"],
+        "title": row["title"],
+        "page": None if row["page"] == _NO_PAGE else row["page"],
+        "headings": body["headings"],
+        "start": row["start"],
+        "end": row["end"],
+        "chunk_index": row["chunk_index"],
+        "content_hash": row["content_hash"],
+        "language": row["language"],
+    }
+    if body["table_header"]:
+        known["table_header"] = body["table_header"]
+    if body["section"] is not None:
+        known["section"] = list(body["section"])
+    if row["container"]:
+        known["container"] = row["container"]
+    metadata = row["extra"] if row["is_text"] else known
+    document = Document(id=row["key"], page_content=row["text"], metadata=metadata)
+    return StoredRow(row, document, known)
+
+
+def chunk_of(row: Row) -> Chunk:
+    """A chunk's row as it was put."""
+    body = json.loads(row["body"])
+    section = body["section"]
+    return Chunk(
+        row["start"],
+        row["end"],
+        row["text"],
+        None if row["page"] == _NO_PAGE else row["page"],
+        tuple(body["headings"]),
+        body["table_header"],
+        None if section is None else (section[0], section[1]),
+    )
+
+
+def moved(new: NewDocument, source: str, container: str, info: DocumentInfo) -> NewDocument:
+    """The document under another source; what a copy knows of its own file comes from `info`."""
+    document = replace(
+        new.document,
+        source=source,
+        container=container,
+        title=info.title,
+        size=info.size,
+        mtime=info.mtime,
+    )
+    chunks = [
+        replace(item, key=chunk_id(source, item.chunk.start, item.chunk.content_hash))
+        if item.extra is None
+        else item
+        for item in new.chunks
+    ]
+    return replace(new, document=document, added_at=info.added_at, chunks=chunks)
+
+
+def checked_vectors(vectors: Iterable[Any], dimension: int, source: str) -> np.ndarray:
+    """Vectors of rows, `[N, dimension]`.
+
+    Raises:
+        KnowledgeBaseError: one has another length.
+    """
+    data = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+    if any(len(vector) != dimension for vector in data):
+        raise KnowledgeBaseError(f"{source}: its vectors have another length: ingest it again")
+    return np.stack(data) if data else np.zeros((0, dimension), dtype=np.float32)
