@@ -29,11 +29,13 @@ class GatedEngine(ScriptedEngine):
 
     gate: threading.Event = field(default_factory=threading.Event)
     running: int = 0
+    written: int = 0  # tokens, of all answers
 
     def _stream(self, prompt, reply, params) -> Generator:
         self.running += 1
         try:
             for number, delta in enumerate(super()._stream(prompt, reply, params)):
+                self.written += 1
                 yield delta
                 if number == 0:
                     self.gate.wait(20)
