@@ -95,7 +95,7 @@ def main() -> None:
             progress(f"reading: {engine}")
             report, _, _ = run(many, folder / "nowhere", engine, "--dry-run")
             reading[engine] = round(report["num_added"] / report["seconds"], 1)
-    ratio = statistics.median(row["ratio"] for row in rows)
+    ratio = round(statistics.median(row["ratio"] for row in rows), 3)
     print_table(rows)
     print()
     print_table(

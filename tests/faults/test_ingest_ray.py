@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,12 @@ class Nodes(NamedTuple):
 @pytest.fixture(scope="module")
 def nodes():
     """A cluster whose workers find the embedder of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
+    # A short path: sockets come below it.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
@@ -156,7 +162,9 @@ def test_real_documents_are_the_same_chunk_for_chunk_and_bit_for_bit(nodes, docu
     assert ingest(documents, cluster).num_embedded == 0  # nor has the local engine anything to do
 
 
-def test_an_embedder_killed_in_the_middle_costs_nothing(nodes, tmp_path, pids, open_kb):
+def test_an_embedder_killed_in_the_middle_costs_nothing_and_prints_nothing(
+    nodes, tmp_path, pids, open_kb, capfd
+):
     docs = write_texts(tmp_path / "docs")
     local, cluster = open_kb("local"), open_kb("cluster", seconds_per_text=0.02)
     ingest(docs, local)
@@ -173,7 +181,8 @@ def test_an_embedder_killed_in_the_middle_costs_nothing(nodes, tmp_path, pids, o
     assert killed
     assert report.failures == ()
     assert everything(cluster) == everything(local)
-    assert len({p.name for p in pids.iterdir()} - ours) >= 3  # two, and one in its place
+    assert len({p.name for p in pids.iterdir()} - ours) >= 2
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_run_killed_with_9_is_taken_up_where_it_was(nodes, tmp_path, home, pids, open_kb):

@@ -49,7 +49,7 @@ def connected(address: str) -> Iterator[Any]:
         if ray.is_initialized():
             yield ray
             return
-        with _own_folder(needed=not address) as folder, _signals_kept():
+        with _own_folder(needed=not address) as folder, _signals_kept(), _silent(ray):
             try:
                 if address:
                     _join(ray, address)
@@ -160,6 +160,18 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Ray tells of workers that die on stdout, whatever the level, and there is the report."""
+    worker = ray._private.worker
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager
