@@ -1,6 +1,6 @@
 """Does the server stay whole under mixed load, and what do eight streams at once bring?
 
-    python benchmarks/server_load.py [--minutes 10] [--models FOLDER] [--out FOLDER]
+    python benchmarks/server_load.py [--minutes 10] [--turns 3] [--models FOLDER] [--out FOLDER]
 
 `glm-rag serve` as a process of its own with SmolLM2 (float32) and the sample handbook.
 *Streams*: the same eight prompts, one after another and all at once over HTTP, in turns; tokens
@@ -8,7 +8,8 @@ per second from the first request to the last token, medians, and whether the te
 *Load*: for so many minutes three clients that chat, two that ask the handbook, one that embeds,
 one that searches and one that leaves in the middle of its answers; every half minute a burst of
 sixty requests, most of which must get 429. Every outcome is counted; what is not by design is a
-failure. Memory is read every ten seconds.
+failure. Memory is read every ten seconds; kept prompts may take 128 MB of it, so that they are
+full early.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from glm_rag.samples import handbook_folder
 MODEL = "smollm2-135m"
 KB = "handbook"
 PLACES, SEATS, BURST = 8, 16, 60
+CACHE_MB = 128
+_LONGEST_WAIT = 2.0  # seconds after a refusal
 BURST_SECONDS, LOOK_SECONDS = 30.0, 10.0
 NUM_TOKENS, TURNS = 64, 3
 STORIES = [f"Tell a long story about {what}." for what in (
@@ -62,16 +65,16 @@ def chat(text: str, tokens: int, **fields: Any) -> dict[str, Any]:
 # ------------------------------------------------------------ eight streams against one
 
 
-def measure_streams(server: ServerProcess) -> dict[str, Any]:
+def measure_streams(server: ServerProcess, turns: int) -> dict[str, Any]:
     """Tokens per second of one stream and of eight at once, and whether they say the same."""
     bodies = [chat(story, NUM_TOKENS) for story in STORIES]
     rates: dict[str, list[float]] = {"one": [], "eight": []}
     texts: dict[str, list[str]] = {}
     with httpx.Client(base_url=server.address, timeout=600) as client:
         stream_chat(client, bodies[0])  # warm
-        for turn in range(TURNS):
+        for turn in range(turns):
             for name, places in (("one", 1), ("eight", PLACES)):
-                progress(f"streams: turn {turn + 1} of {TURNS}, {name}")
+                progress(f"streams: turn {turn + 1} of {turns}, {name}")
                 start = time.perf_counter()
                 with ThreadPoolExecutor(places) as threads:
                     done = list(threads.map(lambda body: stream_chat(client, body), bodies))
@@ -120,6 +123,7 @@ class Load:
         """Count a streamed answer."""
         if result.status == 429 and result.retry_after:
             self.note(kind, "refused")
+            time.sleep(min(float(result.retry_after), _LONGEST_WAIT))
         elif result.status != 200 or result.error:
             self.note(kind, "failed", f"{result.status} {result.error}")
         else:
@@ -300,6 +304,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--turns", type=int, default=TURNS, help="of the eight streams")
     parser.add_argument("--models", type=Path, help="folder of models; default: the user's own")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -312,9 +317,10 @@ def main() -> None:
         limits = {
             "GLM_RAG_SERVER__MAX_RUNNING": str(PLACES),
             "GLM_RAG_SERVER__MAX_WAITING": str(SEATS),
+            "GLM_RAG_CACHE__MEMORY_MB": str(CACHE_MB),
         }
         with running_server(home, limits) as server:
-            streams = measure_streams(server)
+            streams = measure_streams(server, options.turns)
             load = put_under_load(server, options.minutes)
     values = {"load_average": busy, "model": MODEL, "streams": streams, "load": load}
     packages = ("torch", "fastapi", "uvicorn", "httpx")
