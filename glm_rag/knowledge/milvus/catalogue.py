@@ -62,7 +62,7 @@ class CopyRow:
             json.dumps(body, ensure_ascii=False),
             key=hashed(self.source),
             up=hashed(self.of),
-            sha256=self.sha256[:64],
+            sha256=self.sha256,
             source=self.source,
         )
 
