@@ -104,6 +104,12 @@ def copy(
         KnowledgeBaseError: the target holds other documents; its totals differ in the end, because
             somebody wrote to one of them meanwhile.
     """
+    if target.embeddings_name != source.embeddings_name:
+        raise KnowledgeBaseError(
+            f"knowledge base {target.name!r} there has another embedder "
+            f"({target.embeddings_name}) than this one ({source.embeddings_name}): copy under "
+            "another name with --name"
+        )
     here, there = source.known_sources(), target.known_sources()
     _make_room(target, here, there, prune=prune)
     documents = {info.source: info for info in source.documents()}

@@ -214,27 +214,31 @@ class Catalogue:
 
     # ------------------------------------------------------------ texts
 
-    def text(self, doc: DocRow) -> str:
-        """The extracted text of a document."""
-        return self._joined(doc.doc, "text", doc.parts)
+    def text(self, doc: DocRow, *, whatever_is_left: bool = False) -> str:
+        """The extracted text of a document.
+
+        Raises:
+            KnowledgeBaseError: a part is missing, and not `whatever_is_left` was asked for.
+        """
+        return self._joined(doc.doc, "text", doc.parts, whatever_is_left)
 
     def pages(self, doc: DocRow) -> str:
         """Its pages, as a text."""
-        return self._joined(doc.doc, "pages", doc.pages)
+        return self._joined(doc.doc, "pages", doc.pages, False)
 
-    def _joined(self, doc: str, kind: str, count: int) -> str:
+    def _joined(self, doc: str, kind: str, count: int, whatever_is_left: bool) -> str:
         keys = [part_key(doc, kind, number) for number in range(count)]
         found: dict[str, str] = {}
         for batch in batched(keys, _PARTS_AT_ONCE):
             rows = self.milvus.get(self.texts, batch, ["pk", "body"])
             found |= {row["pk"]: row["body"] for row in rows}
         missing = [key for key in keys if key not in found]
-        if missing:
+        if missing and not whatever_is_left:
             raise KnowledgeBaseError(
                 f"knowledge base {self.name!r}: a part of the text of a document is missing: "
                 f"glm-rag kb verify {self.name} names it"
             )
-        return "".join(found[key] for key in keys)
+        return "".join(found.get(key, "") for key in keys)
 
     # ------------------------------------------------------------ failures
 

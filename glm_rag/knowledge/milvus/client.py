@@ -141,9 +141,12 @@ class Milvus:
         deadline = time.monotonic() + _MAKE_SECONDS
         while True:
             try:
-                state = self._client.get_load_state(name, timeout=_SECONDS)
-                if str(getattr(state["state"], "name", state["state"])).lower() == "loaded":
+                known = self._client.get_load_state(name, timeout=_SECONDS)["state"]
+                state = str(getattr(known, "name", known)).lower()
+                if state == "loaded":
                     return
+                if state == "notexist":
+                    raise KnowledgeBaseError(f"{name} at {self.place} was deleted meanwhile")
                 self._client.load_collection(name, timeout=_SECONDS)
             except MilvusException as error:
                 if time.monotonic() > deadline:

@@ -90,14 +90,15 @@ class KeepsRows(SharedMethods):
 
     def _apply(self, state: State, files: Files, change: Change, extra: Extra) -> None:
         contents = {
-            root: [moved(self.content(state, item.doc), item.info) for item in items]
+            # A damaged one must not stand in the way of its own removal.
+            root: [moved(self.content(state, item.doc, damaged=True), item.info) for item in items]
             for root, items in change.moved.items()
         }
         if not change.is_empty or extra.failures or extra.forgotten:
             self._writer.apply(state, files, change, contents, extra)
 
-    def content(self, state: State, doc: DocRow) -> NewDocument:
-        """A stored document with all that belongs to it."""
+    def content(self, state: State, doc: DocRow, *, damaged: bool = False) -> NewDocument:
+        """A stored document with all that belongs to it, or what is left of a damaged one."""
         rows = self._searches.of_document(state, doc.doc, vectors=True)
         chunks = [
             NewChunk(
@@ -111,12 +112,14 @@ class KeepsRows(SharedMethods):
         ]
         places = [row.row["chunk_index"] for row in rows]
         info = doc.info
-        return NewDocument(self._extracted(doc), info.language, info.added_at, chunks, places)
+        return NewDocument(
+            self._extracted(doc, damaged=damaged), info.language, info.added_at, chunks, places
+        )
 
-    def _extracted(self, doc: DocRow) -> ExtractedDocument:
-        info = doc.info
+    def _extracted(self, doc: DocRow, *, damaged: bool = False) -> ExtractedDocument:
+        info, text = doc.info, self._rows.text(doc, whatever_is_left=damaged)
         return ExtractedDocument(
-            info.source, info.title, self._rows.text(doc), info.sha256, info.size, info.mtime,
+            info.source, info.title, text, info.sha256, info.size, info.mtime,
             info.media_type, info.parser_version, pages_of(self._rows.pages(doc)), info.warnings,
             info.container,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from glm_rag.types import Chunk, DocumentInfo, Language, PageSpan
 _PART = MOST_BYTES // 4
 _MOST_WARNINGS = 50_000
 _NO_PAGE = -1
+_MOST_TERMS = MOST_BYTES // 14  # thirteen characters and a space
 _SPOTS = 1 << 32
 
 # Everything of a chunk but its vectors.
@@ -231,10 +232,11 @@ def encode_term(term: str) -> str:
 
 
 def encoded_terms(found: Sequence[str]) -> str:
-    """Search terms as they are stored: as many as fit, all of a chunk of an embedder's length."""
-    codes = {term: encode_term(term) for term in set(found)}
-    size = len(encode_term("")) + 1
-    return " ".join(codes[term] for term in found[: MOST_BYTES // size])
+    """Search terms as they are stored; of more than fit, each once, the first 4,681."""
+    codes = {term: encode_term(term) for term in found}
+    if len(found) > _MOST_TERMS:
+        found = list(codes)[:_MOST_TERMS]
+    return " ".join(codes[term] for term in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ class StoredRow:
 
     def count(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each wanted term occurs, without those that do not."""
-        if self.row["num_terms"] * (len(encode_term("")) + 1) <= MOST_BYTES:
+        if self.row["num_terms"] <= _MOST_TERMS:
             counts = Counter(self.row["terms"].split(" "))
             found = {term: counts[encode_term(term)] for term in wanted}
         else:

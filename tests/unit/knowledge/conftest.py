@@ -5,9 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
+from milvus_server import milvus_location, milvus_server
 
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.types import Chunk, ExtractedDocument
+
+# One server for all tests beside this file.
+__all__ = ["milvus_location", "milvus_server"]
 
 pytest.importorskip("faiss")
 

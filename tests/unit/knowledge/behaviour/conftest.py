@@ -6,15 +6,12 @@ On Milvus the quick run takes a few tests of each kind; `make test-slow` runs th
 from contextlib import contextmanager, suppress
 
 import pytest
-from milvus_server import milvus_location, milvus_server
 from tests_of_milvus import QUICK_ON_MILVUS
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.knowledge.library import Library
-
-__all__ = ["milvus_location", "milvus_server"]
 
 
 def pytest_collection_modifyitems(items):
