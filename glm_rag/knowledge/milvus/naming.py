@@ -86,8 +86,8 @@ def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
             milvus.load(collection)
         return stem
     if not create:
-        known = ", ".join(list_in(milvus))
-        there_are = f"there are: {known}" if known else "there are none yet"
+        names = ", ".join(list_in(milvus))
+        there_are = f"there are: {names}" if names else "there are none yet"
         raise KnowledgeBaseNotFoundError(
             f"no knowledge base {name!r} at {milvus.place} ({there_are}): run glm-rag ingest PATH "
             f"--kb {name}"
