@@ -31,7 +31,7 @@ def copy(
         str,
         typer.Option(
             "--to",
-            help="milvus://HOST:19530[/DATABASE], a file NAME.db of milvus-lite, or a data folder.",
+            help="milvus://HOST:19530/DATABASE, a file NAME.db of milvus-lite, or a data folder.",
         ),
     ],
     new_name: Annotated[
