@@ -74,6 +74,11 @@ class Files:
     docs: dict[str, DocRow] = field(default_factory=dict)
     copies: dict[str, CopyRow] = field(default_factory=dict)
     roots: dict[str, Root] = field(default_factory=dict)
+    _by_original: dict[str, list[CopyRow]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for copy in sorted(self.copies.values(), key=lambda copy: (copy.added_at, copy.source)):
+            self._by_original.setdefault(copy.of, []).append(copy)
 
     def own(self, source: str) -> DocRow | None:
         """The document that a source or a copy's source names."""
@@ -84,8 +89,7 @@ class Files:
 
     def copies_of(self, source: str) -> list[CopyRow]:
         """Oldest first."""
-        found = [copy for copy in self.copies.values() if copy.of == source]
-        return sorted(found, key=lambda copy: (copy.added_at, copy.source))
+        return self._by_original.get(source, [])
 
     def info(self, source: str) -> DocumentInfo | None:
         """What is known under a source, seen from it."""

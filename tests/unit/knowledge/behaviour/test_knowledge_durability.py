@@ -140,3 +140,17 @@ def test_one_long_writer_of_a_machine_at_a_time(open_kb):
         second.writing().__enter__()
     with second.writing():
         pass
+
+
+def test_what_does_not_count_pushes_nothing_out(kb, make, failing):
+    kb.put_document(*make("a", OLD))
+    kb.put_document(*make("b", "somewhere else"))
+    with failing("before the commit"):
+        kb.put_document(*make("a", "canteen " * 20, size=8))
+    asked = np.array(kb.embeddings.embed_query("canteen "))
+    (nearest,) = kb.similarity_search_by_vector(asked.tolist(), k=1)
+    assert nearest.page_content != "canteen "
+    found = kb.candidates(asked, ["canteen"], limit=1)
+    texts = texts_of(c.document for c in found.candidates)
+    assert texts
+    assert "canteen " not in texts

