@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -340,3 +344,31 @@ def test_what_milvus_does_not_take_is_refused_before_anything_is_written(kb, mak
     with pytest.raises(KnowledgeBaseError, match="more than 65535 bytes"):
         kb.put_document(document, chunks)
     assert kb.documents() == []
+
+
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_one_whole_version(
+    milvus_kb, milvus_location, home, make
+):
+    from milvus_writer import VERSIONS
+
+    kb = milvus_kb()
+    kb.put_document(*make("a", VERSIONS[0]))
+    whole = [{chunk.text for chunk in make("a", text)[1]} for text in VERSIONS]
+    chance = random.Random(3)
+    program = [sys.executable, str(Path(__file__).with_name("milvus_writer.py"))]
+    for _ in range(4):
+        writer = subprocess.Popen(
+            [*program, milvus_location.uri, milvus_location.database, str(home)],
+            stdout=subprocess.PIPE,
+        )
+        writer.stdout.readline()
+        time.sleep(chance.uniform(0, 0.3))
+        writer.kill()
+        writer.communicate()
+        assert {chunk.page_content for chunk in kb.get_chunks("a")} in whole
+        found = kb.candidates(np.ones(8), ["version"], limit=200).candidates
+        assert {candidate.document.page_content for candidate in found} in whole
+    kb.put_document(*make("b", "after all of them"))
+    assert kb._rows.state().intents == ()
+    assert kb.verify().findings == ()
