@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import HashEmbeddings, make_document
+from small_documents import HashEmbeddings, make_document
+
 from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
 from glm_rag.knowledge.milvus.naming import Location
 
