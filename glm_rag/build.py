@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from glm_rag.errors import (
-    ConfigError,
-    KnowledgeBaseError,
-    KnowledgeBaseNotFoundError,
-    MissingDependencyError,
-)
+from glm_rag.errors import ConfigError, KnowledgeBaseError, MissingDependencyError
 from glm_rag.settings import Settings
-from glm_rag.types import KnowledgeBaseInfo
+from glm_rag.stores import info_or_error as info_or_error
+from glm_rag.stores import list_knowledge_bases as list_knowledge_bases
+from glm_rag.stores import reopen_knowledge_base
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from langchain_core.embeddings import Embeddings
 
     from glm_rag.assistant import Assistant
     from glm_rag.chat_models import ChatGLM2
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
-    from glm_rag.knowledge.milvus.naming import Location
     from glm_rag.remote_chat import RemoteChat
     from glm_rag.remote_model import RemoteCompletions
     from glm_rag.retrieval.rerank.base import Reranker
@@ -126,39 +118,6 @@ def open_knowledge_base(
     return reopen_knowledge_base(settings, name, build_embeddings(settings), create=create)
 
 
-def reopen_knowledge_base(
-    settings: Settings,
-    name: str,
-    embeddings: Embeddings | None = None,
-    *,
-    create: bool = False,
-) -> KnowledgeBase:
-    """As `open_knowledge_base`, by default with the embedder that it remembers."""
-    if settings.store.backend == "milvus":
-        from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
-
-        opened = MilvusKnowledgeBase.open(
-            name,
-            location=milvus_location(settings),
-            home=settings.home,
-            embeddings=embeddings,
-            create=create,
-        )
-        # It has the public methods of a KnowledgeBase, which is what all callers are written for.
-        return cast("KnowledgeBase", opened)
-    from glm_rag.knowledge.base import KnowledgeBase
-
-    return KnowledgeBase.open(name, home=settings.home, embeddings=embeddings, create=create)
-
-
-def milvus_location(settings: Settings) -> Location:
-    """Where these settings say that Milvus is."""
-    from glm_rag.knowledge.milvus.naming import Location
-
-    store = settings.store
-    return Location(store.uri, store.token, store.database)
-
-
 def open_for_questions(settings: Settings, name: str = "default") -> KnowledgeBase:
     """Open a knowledge base that holds something to ask about.
 
@@ -247,73 +206,3 @@ def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
         retrieval=settings.retrieval,
         templates=templates_for(settings, kb),
     )
-
-
-def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
-    """Totals of a knowledge base, or why there are none: a damaged one must not hide the others.
-
-    Raises:
-        KnowledgeBaseNotFoundError: there is none of that name.
-    """
-    from glm_rag.knowledge.naming import existing_folder, folder_size
-
-    try:
-        with open_knowledge_base(settings, name) as kb:
-            return kb.info()
-    except KnowledgeBaseNotFoundError:
-        raise
-    except KnowledgeBaseError as error:
-        reason = " ".join(str(error).split())
-        if settings.store.backend == "milvus":
-            return KnowledgeBaseInfo(name, settings.store.uri, 0, 0, 0, "", 0, 0, error=reason)
-        folder = existing_folder(name, settings.home)
-        size = folder_size(folder)
-        return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
-
-
-def list_knowledge_bases(settings: Settings) -> Sequence[str]:
-    """Names of the knowledge bases in the data folder, or in Milvus, sorted."""
-    if settings.store.backend == "milvus":
-        from glm_rag.knowledge.milvus.naming import list_in as list_in_milvus
-
-        with closing(milvus_location(settings).connect()) as milvus:
-            return list_in_milvus(milvus)
-    from glm_rag.knowledge.base import list_knowledge_bases as list_in
-
-    return list_in(settings.home)
-
-
-def delete_knowledge_base(settings: Settings, name: str) -> None:
-    """Delete a knowledge base with everything in it; the documents' files stay.
-
-    Raises:
-        KnowledgeBaseNotFoundError: there is none of that name.
-        KnowledgeBaseError: somebody is ingesting, no permission, or Milvus does not answer.
-    """
-    if settings.store.backend == "milvus":
-        from glm_rag.knowledge.milvus.naming import delete_in as delete_in_milvus
-
-        with closing(milvus_location(settings).connect()) as milvus:
-            delete_in_milvus(milvus, name)
-        return
-    from glm_rag.knowledge.base import delete_knowledge_base as delete_in
-
-    delete_in(name, settings.home)
-
-
-def local_folder(settings: Settings, name: str) -> Path:
-    """What this machine keeps of a knowledge base that exists: all of it, or what is not shared.
-
-    Raises:
-        KnowledgeBaseNotFoundError: there is none of that name.
-    """
-    if settings.store.backend == "milvus":
-        from glm_rag.knowledge.milvus.naming import existing_stem
-
-        location = milvus_location(settings)
-        with closing(location.connect()) as milvus:
-            existing_stem(milvus, name)
-        return location.folder(settings.home, name)
-    from glm_rag.knowledge.naming import existing_folder
-
-    return existing_folder(name, settings.home)

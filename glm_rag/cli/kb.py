@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from glm_rag.cli import kb_care, kb_prompt
+from glm_rag.cli import kb_care, kb_copy, kb_prompt
 from glm_rag.cli.common import (
     ConfigOption,
     JsonOption,
@@ -49,6 +49,7 @@ _NO_COUNTS = ("unusable", "-", "-")
 def register(parent: typer.Typer) -> None:
     """Add the `kb` commands to `parent`."""
     kb_care.register(app)
+    kb_copy.register(app)
     kb_prompt.register(app)
     parent.add_typer(app, name="kb")
 
@@ -84,9 +85,14 @@ def list_(config: ConfigOption = None, json: JsonOption = False) -> None:
 
 def _summary(info: KnowledgeBaseInfo) -> tuple[str, ...]:
     if info.error:
-        return (info.name, *_NO_COUNTS, human_size(info.size_bytes))
+        return (info.name, *_NO_COUNTS, _size(info))
     counts = (info.num_documents, info.num_chunks, info.num_failures)
-    return (info.name, *(str(count) for count in counts), human_size(info.size_bytes))
+    return (info.name, *(str(count) for count in counts), _size(info))
+
+
+def _size(info: KnowledgeBaseInfo) -> str:
+    """What it takes on the disk; Milvus does not say."""
+    return human_size(info.size_bytes) if info.size_bytes else "-"
 
 
 def _info(settings: Settings, name: str) -> KnowledgeBaseInfo:
@@ -113,7 +119,7 @@ def info(name: Name = "default", config: ConfigOption = None, json: JsonOption =
         "passages": found.num_chunks,
         "failures": found.num_failures,
         "embedder": f"{found.embeddings} ({found.dimension} dimensions)",
-        "size": human_size(found.size_bytes),
+        "size": _size(found),
         "languages": ", ".join(f"{lang}: {n}" for lang, n in found.languages.items()) or "-",
     }
     for label, value in rows.items():
@@ -319,15 +325,14 @@ def delete(
 
     Example: glm-rag kb delete handbook
     """
-    from glm_rag.build import info_or_error
-    from glm_rag.knowledge.base import delete_knowledge_base
+    from glm_rag.stores import delete_knowledge_base, info_or_error
 
     settings = load_config(config)
     found = info_or_error(settings, name)
     if not yes:
         what = "which cannot be opened" if found.error else f"with {found.num_documents} documents"
         typer.confirm(f"Delete {name}, {what}?", abort=True, err=True)
-    delete_knowledge_base(name, settings.home)
+    delete_knowledge_base(settings, name)
     if json:
         print_json({"deleted": name})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
+from glm_rag.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    human_size,
+    print_json,
+    progress_bar,
+)
 from glm_rag.config import load_config
 from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.settings import expand_user
@@ -86,7 +93,7 @@ def rebuild(
     """
     with _opened(config, name) as opened:
         try:
-            with _bar(hidden=json) as tell:
+            with progress_bar(hidden=json) as tell:
                 opened.rebuild(embed=embed, embeddings=_embedder(embedder), on_progress=tell)
         except KeyboardInterrupt:
             typer.echo("interrupted: the old state stays; run the same command to go on", err=True)
@@ -112,9 +119,11 @@ def export(
     Example: glm-rag kb export handbook handbook.kb
     """
     from glm_rag.knowledge import transfer
+    from glm_rag.stores import in_data_folder
 
     target = expand_user(str(file))
-    seal = transfer.export(name, load_config(config).home, target, force=force)
+    with in_data_folder(load_config(config), name) as home:
+        seal = transfer.export(name, home, target, force=force)
     size = target.stat().st_size
     if json:
         print_json(
@@ -137,15 +146,16 @@ def import_(
     Example: glm-rag kb import handbook.kb --name handbook-2
     """
     from glm_rag.knowledge import transfer
+    from glm_rag.stores import into_store
 
-    home = load_config(config).home
-    with _bar(hidden=json) as tell:
+    with progress_bar(hidden=json) as tell, into_store(load_config(config)) as (home, finish):
         report = transfer.import_file(
             expand_user(str(file)),
             home,
             name=name,
             on_progress=lambda done, total: tell("checking", done, total),
         )
+        finish(report.name)
     if json:
         print_json({"imported": report.name, "num_documents": report.num_documents})
     else:
@@ -163,9 +173,9 @@ def rename(
 
     Example: glm-rag kb rename handbook handbook-2024
     """
-    from glm_rag.knowledge import transfer
+    from glm_rag.stores import rename_knowledge_base
 
-    transfer.rename(old, new, load_config(config).home)
+    rename_knowledge_base(load_config(config), old, new)
     if json:
         print_json({"renamed": old, "name": new})
     else:
@@ -178,9 +188,9 @@ def rename(
 @contextmanager
 def _opened(config: Path | None, name: str) -> Iterator[KnowledgeBase]:
     """With the embedder it remembers, whatever the settings say: none of these asks a question."""
-    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.stores import reopen_knowledge_base
 
-    with KnowledgeBase.open(name, home=load_config(config).home) as opened:
+    with reopen_knowledge_base(load_config(config), name) as opened:
         yield opened
 
 
@@ -197,25 +207,8 @@ def _embedder(name: str | None) -> Embeddings | None:
         ) from error
 
 
-@contextmanager
-def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr; what it gives takes what is being done, done and total."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    stderr = Console(stderr=True)
-    is_shown = stderr.is_terminal and not hidden
-    with Progress(console=stderr, disable=not is_shown, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
-
-        yield tell
-
-
 def _verified(opened: KnowledgeBase, *, hidden: bool) -> VerifyReport:
-    with _bar(hidden=hidden) as tell:
+    with progress_bar(hidden=hidden) as tell:
         return opened.verify(on_progress=lambda done, total: tell("checking", done, total))
 
 

@@ -52,10 +52,10 @@ def prompt(
 
 
 def _own_file(settings: Settings, name: str) -> Path:
-    from glm_rag.knowledge.naming import existing_folder
+    from glm_rag.stores import local_folder
     from glm_rag.templates import PROMPT_FILE
 
-    return existing_folder(name, settings.home) / PROMPT_FILE
+    return local_folder(settings, name) / PROMPT_FILE
 
 
 def _store(settings: Settings, new: Path, own: Path) -> None:
@@ -73,6 +73,7 @@ def _change(own: Path, content: bytes | None) -> None:
         if content is None:
             own.unlink(missing_ok=True)
             return
+        own.parent.mkdir(parents=True, exist_ok=True)  # what Milvus holds has no folder yet
         unfinished.write_bytes(content)
         unfinished.replace(own)
     except OSError as error:

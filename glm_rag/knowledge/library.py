@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock, reading, rebuild, records, sources, storing, verify
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import folder_size
+from glm_rag.knowledge.portable import NewDocument, read_documents, write_documents
 from glm_rag.knowledge.shared import SharedMethods
 from glm_rag.types import (
     Chunk,
@@ -24,7 +27,6 @@ from glm_rag.types import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
 
@@ -97,6 +99,28 @@ class Library(KeepsVectors, SharedMethods):
             records.replace_failures(connection, file, failures)
         self._wrote()
         return "updated" if existed else "added"
+
+    def read_file(self, source: str) -> list[NewDocument]:
+        """A file's own document and those of its members, with all that belongs to them."""
+        with self._database.read() as connection:
+            return read_documents(connection, source)
+
+    def write_file(self, documents: Sequence[NewDocument]) -> None:
+        """Put a file as `read_file` gives it, in one transaction."""
+        vectors = [item.vector for document in documents for item in document.chunks]
+        with self._database.write() as connection:
+            if vectors:
+                self._remember_embedder(connection, self._checked(np.stack(vectors), len(vectors)))
+            write_documents(connection, documents)
+        self._wrote()
+
+    def write_copy(self, source: str, *, of: str, info: DocumentInfo) -> None:
+        """Note a copy with all that is known of it."""
+        self.add_copy(source, of=of, size=info.size, mtime=info.mtime)
+        with self._database.write(changes_chunks=False) as connection:
+            connection.execute(
+                "UPDATE copies SET added_at = ? WHERE source = ?", (info.added_at, source)
+            )
 
     def add_copy(self, source: str, *, of: str, size: int, mtime: float) -> None:
         """Note that a file has the same bytes as one that is here; nothing is stored twice.

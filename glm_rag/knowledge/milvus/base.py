@@ -12,11 +12,11 @@ from glm_rag.config import default_home
 from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.growth import MOST_AROUND, Place, grow_in
 from glm_rag.knowledge.milvus import sampling
-from glm_rag.knowledge.milvus.catalogue import State
+from glm_rag.knowledge.milvus.catalogue import Files, State
 from glm_rag.knowledge.milvus.client import quoted
 from glm_rag.knowledge.milvus.library import MilvusLibrary
 from glm_rag.knowledge.milvus.naming import Location, existing_stem
-from glm_rag.knowledge.milvus.rows import StoredRow
+from glm_rag.knowledge.milvus.rows import DocRow, StoredRow
 from glm_rag.knowledge.sampling import Sketch
 from glm_rag.retrieval.calibration import Calibration, calibration_to_json
 from glm_rag.retrieval.candidates import CandidateSet, Reach
@@ -149,20 +149,29 @@ class MilvusKnowledgeBase(MilvusLibrary):
         own = next((row for row in rows if not row.row["is_text"]), None)
         if own is None:
             return document
-        doc = self._rows.find([own.row["source"]]).docs.get(own.row["source"])
-        if doc is None or doc.doc != own.row["doc"]:
+
+        def read(_: Files, doc: DocRow) -> tuple[str, dict[int, Place]]:
+            return self._rows.text(doc), self._around(state, own, doc.doc)
+
+        found = self._steadily(own.row["source"], read)
+        if found is None:
             return document
-        index = own.row["chunk_index"]
+        text, around = found
+        place = around.get(own.row["chunk_index"])
+        if place is None or place.key != document.id:
+            return document
+        return grow_in(document, text, place, around, reach, fits, frozenset(without))
+
+    def _around(self, state: State, own: StoredRow, doc: str) -> dict[int, Place]:
+        """The places of the chunks around one, of its section, by index."""
+        index, section = own.row["chunk_index"], own.known.get("section")
         test = (
-            f"doc == {quoted(doc.doc)} and chunk_index >= {index - MOST_AROUND} "
+            f"doc == {quoted(doc)} and chunk_index >= {index - MOST_AROUND} "
             f"and chunk_index <= {index + MOST_AROUND}"
         )
-        section = own.known.get("section")
         near = [row for row in self._searches.rows(state, test) if not row.row["is_text"]]
-        places = [_place(row) for row in near if row.known.get("section") == section]
-        text = self._rows.text(doc)
-        around = {place.index: place for place in places}
-        return grow_in(document, text, around[index], around, reach, fits, frozenset(without))
+        places = (_place(row) for row in near if row.known.get("section") == section)
+        return {place.index: place for place in places}
 
     # ------------------------------------------------------------ some of the passages
 

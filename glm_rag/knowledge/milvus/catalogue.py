@@ -62,7 +62,7 @@ class CopyRow:
             json.dumps(body, ensure_ascii=False),
             key=hashed(self.source),
             up=hashed(self.of),
-            sha256=self.sha256[:64],
+            sha256=self.sha256,
             source=self.source,
         )
 
@@ -74,6 +74,11 @@ class Files:
     docs: dict[str, DocRow] = field(default_factory=dict)
     copies: dict[str, CopyRow] = field(default_factory=dict)
     roots: dict[str, Root] = field(default_factory=dict)
+    _by_original: dict[str, list[CopyRow]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for copy in sorted(self.copies.values(), key=lambda copy: (copy.added_at, copy.source)):
+            self._by_original.setdefault(copy.of, []).append(copy)
 
     def own(self, source: str) -> DocRow | None:
         """The document that a source or a copy's source names."""
@@ -84,8 +89,7 @@ class Files:
 
     def copies_of(self, source: str) -> list[CopyRow]:
         """Oldest first."""
-        found = [copy for copy in self.copies.values() if copy.of == source]
-        return sorted(found, key=lambda copy: (copy.added_at, copy.source))
+        return self._by_original.get(source, [])
 
     def info(self, source: str) -> DocumentInfo | None:
         """What is known under a source, seen from it."""
@@ -214,27 +218,31 @@ class Catalogue:
 
     # ------------------------------------------------------------ texts
 
-    def text(self, doc: DocRow) -> str:
-        """The extracted text of a document."""
-        return self._joined(doc.doc, "text", doc.parts)
+    def text(self, doc: DocRow, *, whatever_is_left: bool = False) -> str:
+        """The extracted text of a document.
+
+        Raises:
+            KnowledgeBaseError: a part is missing, and not `whatever_is_left` was asked for.
+        """
+        return self._joined(doc.doc, "text", doc.parts, whatever_is_left)
 
     def pages(self, doc: DocRow) -> str:
         """Its pages, as a text."""
-        return self._joined(doc.doc, "pages", doc.pages)
+        return self._joined(doc.doc, "pages", doc.pages, False)
 
-    def _joined(self, doc: str, kind: str, count: int) -> str:
+    def _joined(self, doc: str, kind: str, count: int, whatever_is_left: bool) -> str:
         keys = [part_key(doc, kind, number) for number in range(count)]
         found: dict[str, str] = {}
         for batch in batched(keys, _PARTS_AT_ONCE):
             rows = self.milvus.get(self.texts, batch, ["pk", "body"])
             found |= {row["pk"]: row["body"] for row in rows}
         missing = [key for key in keys if key not in found]
-        if missing:
+        if missing and not whatever_is_left:
             raise KnowledgeBaseError(
                 f"knowledge base {self.name!r}: a part of the text of a document is missing: "
                 f"glm-rag kb verify {self.name} names it"
             )
-        return "".join(found[key] for key in keys)
+        return "".join(found.get(key, "") for key in keys)
 
     # ------------------------------------------------------------ failures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ _BATCH_BYTES = 8_000_000
 _BATCH_VALUES = 1_000  # of one `in`
 _SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
+_MAKE_SECONDS = 30.0
+_POLL_SECONDS = 0.1
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -99,15 +102,56 @@ class Milvus:
         Args:
             make: from the client to a schema and its indexes.
         """
+        from pymilvus import MilvusException
+
         with self._translated():
-            if self._client.has_collection(name, timeout=_SECONDS):
-                return
-            schema, indexes = make(self._client)
-            options = {"consistency_level": "Strong", "timeout": _SECONDS}
-            self._client.create_collection(name, schema=schema, **options)
-            # Waiting for each index would take half a second; loading waits for all.
-            self._client.create_index(name, indexes, sync=False, timeout=_SECONDS)
-            self._client.load_collection(name, timeout=_SECONDS)
+            if not self._client.has_collection(name, timeout=_SECONDS):
+                try:
+                    self._make(name, make)
+                except MilvusException:
+                    # Somebody else may be making it this moment.
+                    if not self._appears(name):
+                        raise
+        self.load(name)
+
+    def _appears(self, name: str) -> bool:
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while not self._client.has_collection(name, timeout=_SECONDS):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def _make(self, name: str, make: Callable[[Any], tuple[Any, Any]]) -> None:
+        schema, indexes = make(self._client)
+        options = {"consistency_level": "Strong", "timeout": _SECONDS}
+        self._client.create_collection(name, schema=schema, **options)
+        # Waiting for each index would take half a second; loading waits for all.
+        self._client.create_index(name, indexes, sync=False, timeout=_SECONDS)
+        self._client.load_collection(name, timeout=_SECONDS)
+
+    def load(self, name: str) -> None:
+        """Make sure that a collection can be searched, also one that somebody is making.
+
+        Raises:
+            KnowledgeBaseError: it cannot, for half a minute.
+        """
+        from pymilvus import MilvusException
+
+        deadline = time.monotonic() + _MAKE_SECONDS
+        while True:
+            try:
+                known = self._client.get_load_state(name, timeout=_SECONDS)["state"]
+                state = str(getattr(known, "name", known)).lower()
+                if state == "loaded":
+                    return
+                if state == "notexist":
+                    raise KnowledgeBaseError(f"{name} at {self.place} was deleted meanwhile")
+                self._client.load_collection(name, timeout=_SECONDS)
+            except MilvusException as error:
+                if time.monotonic() > deadline:
+                    raise KnowledgeBaseError(explain(str(error.message), self.uri)) from error
+                time.sleep(_POLL_SECONDS)
 
     def has(self, name: str) -> bool:
         """Whether there is a collection of that name."""

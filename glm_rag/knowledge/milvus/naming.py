@@ -80,10 +80,14 @@ def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
     folder_of(name, Path())  # a name that is fit for a folder is fit here
     stem = tables.stem_of(name)
     if is_complete(milvus, stem):
+        # A server that was started again, or a new name, may have let go of them.
+        chunks = _facts(milvus, stem, "chunks").values()
+        for collection in (tables.docs_of(stem), tables.texts_of(stem), *chunks):
+            milvus.load(collection)
         return stem
     if not create:
-        known = ", ".join(list_in(milvus))
-        there_are = f"there are: {known}" if known else "there are none yet"
+        names = ", ".join(list_in(milvus))
+        there_are = f"there are: {names}" if names else "there are none yet"
         raise KnowledgeBaseNotFoundError(
             f"no knowledge base {name!r} at {milvus.place} ({there_are}): run glm-rag ingest PATH "
             f"--kb {name}"
@@ -118,6 +122,7 @@ def is_complete(milvus: Milvus, stem: str) -> bool:
 
 
 def _facts(milvus: Milvus, stem: str, *keys: str) -> dict[str, str]:
+    milvus.load(tables.meta_of(stem))
     rows = milvus.get(tables.meta_of(stem), [f"fact:{key}" for key in keys], ["pk", "body"])
     return {row["pk"].removeprefix("fact:"): row["body"] for row in rows}
 

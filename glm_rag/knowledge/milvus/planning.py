@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from glm_rag.knowledge import records, sources
 from glm_rag.knowledge.milvus.catalogue import CopyRow, Files
-from glm_rag.knowledge.milvus.rows import DocRow, NewDocument
+from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.milvus.tables import hashed
+from glm_rag.knowledge.portable import NewDocument
 from glm_rag.knowledge.schema import MIGRATIONS
 from glm_rag.types import DocumentInfo, ExtractedDocument
 

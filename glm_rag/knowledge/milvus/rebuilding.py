@@ -14,8 +14,9 @@ from glm_rag.knowledge.embedder import embedding_text, name_of, normalised
 from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.catalogue import Catalogue, State, fact_row, is_live
 from glm_rag.knowledge.milvus.client import listed, quoted
-from glm_rag.knowledge.milvus.rows import DocRow, NewDocument, document_rows
+from glm_rag.knowledge.milvus.rows import DocRow, document_rows
 from glm_rag.knowledge.milvus.writing import Writer, busy_versions
+from glm_rag.knowledge.portable import NewDocument
 from glm_rag.text import clean_for_embedding
 
 if TYPE_CHECKING:
@@ -145,18 +146,15 @@ def _embedded(content: NewDocument, embeddings: Embeddings) -> NewDocument:
 
 def _sweep_strays(rows: Catalogue) -> None:
     """Rows that count for nothing and that nobody is writing."""
-    state = rows.state()
-    busy = busy_versions(state)
-    files = rows.everything()
-    for table in (state.chunks, rows.texts, rows.docs):
+    for table in (rows.state().chunks, rows.texts, rows.docs):
         if table is None:
             continue
         where = 'kind == "doc"' if table == rows.docs else 'pk != ""'
-        stray = [
-            row["pk"]
-            for row in rows.milvus.scan(table, where, _NAMED)
-            if row["version"] not in busy and not is_live(row, files.roots)
-        ]
+        found = list(rows.milvus.scan(table, where, _NAMED))
+        # In this order, as `Writer.sweep` says.
+        busy = busy_versions(rows.state())
+        roots = rows.roots({row["root"] for row in found})
+        stray = [r["pk"] for r in found if r["version"] not in busy and not is_live(r, roots)]
         rows.milvus.delete_keys(table, stray)
 
 

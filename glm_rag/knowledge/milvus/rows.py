@@ -6,26 +6,23 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from langchain_core.documents import Document
 
-from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus.client import MOST_BYTES, Row
 from glm_rag.knowledge.milvus.tables import hashed, row_of
-from glm_rag.text import chunk_language
-from glm_rag.types import Chunk, DocumentInfo, ExtractedDocument, Language, PageSpan, chunk_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from glm_rag.knowledge.portable import NewDocument
+from glm_rag.types import Chunk, DocumentInfo, Language, PageSpan
 
 # A character has at most four bytes.
 _PART = MOST_BYTES // 4
 _MOST_WARNINGS = 50_000
 _NO_PAGE = -1
+_MOST_TERMS = MOST_BYTES // 14  # thirteen characters and a space
 _SPOTS = 1 << 32
 
 # Everything of a chunk but its vectors.
@@ -86,7 +83,7 @@ class DocRow:
             root=self.root,
             version=self.version,
             doc=self.doc,
-            sha256=info.sha256[:64],
+            sha256=info.sha256,
             language=info.language,
             source=info.source,
         )
@@ -146,28 +143,6 @@ def pages_of(text: str) -> tuple[PageSpan, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class NewChunk:
-    """A chunk with all that is stored of it."""
-
-    chunk: Chunk
-    vector: np.ndarray
-    embedded: str = ""
-    key: str | None = None  # default: from source, start and content
-    extra: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewDocument:
-    """A document to be stored. `added_at` is seconds since 1970."""
-
-    document: ExtractedDocument
-    language: Language
-    added_at: float
-    chunks: Sequence[NewChunk] = field(default_factory=tuple)
-    indexes: Sequence[int] | None = None  # places of the chunks; default: in order
-
-
-@dataclass(frozen=True, slots=True)
 class DocumentRows:
     """All rows of a document."""
 
@@ -205,9 +180,8 @@ def document_rows(new: NewDocument, root: str, version: str, number: int) -> Doc
 def _chunk_rows(new: NewDocument, root: str, version: str, doc: str) -> Iterator[Row]:
     document = new.document
     places = new.indexes if new.indexes is not None else range(len(new.chunks))
-    for index, item in zip(places, new.chunks, strict=True):
+    for index, key, item in zip(places, new.keys, new.chunks, strict=True):
         chunk = item.chunk
-        key = chunk.id_for(document.source) if item.key is None else item.key
         found = records.search_terms(chunk.headings, chunk.table_header, chunk.text)
         body = {
             "headings": list(chunk.headings),
@@ -230,10 +204,7 @@ def _chunk_rows(new: NewDocument, root: str, version: str, doc: str) -> Iterator
             "chunk_index": index,
             "content_hash": chunk.content_hash,
             "embedded": item.embedded,
-            # A text that was added without a file is in one language.
-            "language": new.language
-            if item.extra is not None
-            else chunk_language(chunk.text, new.language),
+            "language": new.language_of(item),
             "document_language": new.language,
             "added_at": new.added_at,
             "mtime": document.mtime,
@@ -261,10 +232,11 @@ def encode_term(term: str) -> str:
 
 
 def encoded_terms(found: Sequence[str]) -> str:
-    """Search terms as they are stored: as many as fit, all of a chunk of an embedder's length."""
-    codes = {term: encode_term(term) for term in set(found)}
-    size = len(encode_term("")) + 1
-    return " ".join(codes[term] for term in found[: MOST_BYTES // size])
+    """Search terms as they are stored; of more than fit, each once, the first 4,681."""
+    codes = {term: encode_term(term) for term in found}
+    if len(found) > _MOST_TERMS:
+        found = list(codes)[:_MOST_TERMS]
+    return " ".join(codes[term] for term in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +268,7 @@ class StoredRow:
 
     def count(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each wanted term occurs, without those that do not."""
-        if self.row["num_terms"] * (len(encode_term("")) + 1) <= MOST_BYTES:
+        if self.row["num_terms"] <= _MOST_TERMS:
             counts = Counter(self.row["terms"].split(" "))
             found = {term: counts[encode_term(term)] for term in wanted}
         else:
@@ -347,34 +319,3 @@ def chunk_of(row: Row) -> Chunk:
         body["table_header"],
         None if section is None else (section[0], section[1]),
     )
-
-
-def moved(new: NewDocument, source: str, container: str, info: DocumentInfo) -> NewDocument:
-    """The document under another source; what a copy knows of its own file comes from `info`."""
-    document = replace(
-        new.document,
-        source=source,
-        container=container,
-        title=info.title,
-        size=info.size,
-        mtime=info.mtime,
-    )
-    chunks = [
-        replace(item, key=chunk_id(source, item.chunk.start, item.chunk.content_hash))
-        if item.extra is None
-        else item
-        for item in new.chunks
-    ]
-    return replace(new, document=document, added_at=info.added_at, chunks=chunks)
-
-
-def checked_vectors(vectors: Iterable[Any], dimension: int, source: str) -> np.ndarray:
-    """Vectors of rows, `[N, dimension]`.
-
-    Raises:
-        KnowledgeBaseError: one has another length.
-    """
-    data = [np.asarray(vector, dtype=np.float32) for vector in vectors]
-    if any(len(vector) != dimension for vector in data):
-        raise KnowledgeBaseError(f"{source}: its vectors have another length: ingest it again")
-    return np.stack(data) if data else np.zeros((0, dimension), dtype=np.float32)

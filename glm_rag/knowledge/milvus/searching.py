@@ -13,6 +13,7 @@ from glm_rag.knowledge.milvus.client import Row, listed, quoted
 from glm_rag.knowledge.milvus.expressions import where_clause
 from glm_rag.knowledge.milvus.rows import CHUNK_FIELDS, StoredRow, encode_term, stored_row
 from glm_rag.knowledge.milvus.statistics import Statistics, Totals
+from glm_rag.knowledge.milvus.writing import busy_versions
 from glm_rag.knowledge.search import rarest_terms
 from glm_rag.retrieval.candidates import Candidate, CandidateSet
 from glm_rag.types import Language
@@ -24,7 +25,7 @@ FIELDS = (*CHUNK_FIELDS, "embedded", "vector")
 # As the FAISS-backed one: Milvus' BM25 has other constants than ours.
 _SPARSE_POOL = 5
 # A file that was exchanged between a search and the look at its root costs another search.
-_ATTEMPTS = 4
+_ATTEMPTS = 20
 _LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
@@ -123,20 +124,29 @@ class Searches:
             return []
         allowed = self.allowed(where)
         dead: set[str] = set()
+        live: list[Row] = []
         for _ in range(_ATTEMPTS):
-            test = self.counting(state, dead)
-            test = f"({test}) and {allowed}" if allowed else test
-            rows = {row["pk"]: row for row in search(state.chunks, test)}
-            roots = self.catalogue.roots({row["root"] for row in rows.values()})
-            live = [row for row in rows.values() if is_live(row, roots)]
-            gone = {row["doc"] for row in rows.values() if not is_live(row, roots)}
-            if not gone - dead:
-                break
-            dead |= gone
-            state = self.catalogue.state()
             if state.chunks is None:
                 return []
+            test = counted = self.counting(state, dead)
+            test = f"({test}) and {allowed}" if allowed else test
+            rows = {row["pk"]: row for row in search(state.chunks, test)}
+            live, rest = self._sorted(rows.values())
+            # What was left out as unfinished may count by now.
+            if not rest and (not state.intents or self.counting(state, dead) == counted):
+                break
+            state = self.catalogue.state()
+            # What nobody is writing, and does not count after that, never will.
+            busy = busy_versions(state)
+            dead |= {r["doc"] for r in self._sorted(rest)[1] if r["version"] not in busy}
         return self._fill(live)
+
+    def _sorted(self, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+        """The rows that count at this moment, and the others."""
+        rows = list(rows)
+        roots = self.catalogue.roots({row["root"] for row in rows})
+        live = [row for row in rows if is_live(row, roots)]
+        return live, [row for row in rows if not is_live(row, roots)]
 
     def _dense(self, chunks: str, vector: np.ndarray, limit: int, test: str) -> list[Row]:
         dimension = self._dimension()

@@ -98,8 +98,8 @@ class Statistics:
         if self._is_small:
             wanted = _hashes(encode_term(term) for term in terms)
             right = np.searchsorted(self._all, wanted, side="right")
-            counts = right - np.searchsorted(self._all, wanted, side="left")
-            return dict(zip(terms, counts.tolist(), strict=True))
+            found = right - np.searchsorted(self._all, wanted, side="left")
+            return dict(zip(terms, found.tolist(), strict=True))
         new = [term for term in terms if term not in self._counted]
         if new:
             milvus = self._catalogue.milvus

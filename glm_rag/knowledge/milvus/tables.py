@@ -20,7 +20,7 @@ FLAT = [0.0, 1.0]  # the vector that means nothing
 PREFIX = "glm_rag_"
 _META, _DOCS, _TEXTS, _CHUNKS = "_meta", "_docs", "_texts", "_chunks_"
 _SHOWN = 40
-_HASHED = 64
+_HASHED = 256  # also what is no hash, where somebody gives one of their own
 # What SQLite's BM25 has, so that both propose the same candidates.
 _BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}
 

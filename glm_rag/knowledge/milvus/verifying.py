@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -160,15 +159,15 @@ class _Check:
         """Rows that count for nothing and that nobody is writing."""
         milvus, chunks = self._rows.milvus, self._state.chunks
         tables = {"passages": chunks, "parts of texts": self._rows.texts}
-        busy = busy_versions(self._rows.state())
         for what, table in tables.items():
-            found: Counter[bool] = Counter()
-            for row in milvus.scan(table, 'pk != ""', _NAMED) if table else ():
-                if row["version"] not in busy and not is_live(row, self._files.roots):
-                    # Somebody may have put it since the beginning.
-                    found[is_live(row, self._rows.roots([row["root"]]))] += 1
-            if found[False]:
-                problem = f"{found[False]} {what} belong to no document"
+            rows = milvus.scan(table, 'pk != ""', _NAMED) if table else ()
+            strays = [row for row in rows if not is_live(row, self._files.roots)]
+            # Somebody may be writing it, or have put it since the beginning.
+            busy = busy_versions(self._rows.state())
+            roots = self._rows.roots({row["root"] for row in strays})
+            count = sum(r["version"] not in busy and not is_live(r, roots) for r in strays)
+            if count:
+                problem = f"{count} {what} belong to no document"
                 yield VerifyFinding("index", "", problem, self._rebuild)
 
     def _wrong(self, check: str, doc: DocRow, problem: str) -> VerifyFinding:

@@ -17,16 +17,17 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.milvus import catalogue
 from glm_rag.knowledge.milvus.catalogue import Catalogue, Files, Root, State
-from glm_rag.knowledge.milvus.client import Row, batched, listed, quoted
+from glm_rag.knowledge.milvus.client import Row, batched, listed
 from glm_rag.knowledge.milvus.planning import Change
-from glm_rag.knowledge.milvus.rows import DocumentRows, NewDocument, document_rows
+from glm_rag.knowledge.milvus.rows import DocumentRows, document_rows
 from glm_rag.knowledge.milvus.tables import row_of
+from glm_rag.knowledge.portable import NewDocument
 from glm_rag.types import IngestFailure
 
 # A writer on another machine that has said nothing for so long is gone.
@@ -84,8 +85,12 @@ class Writer:
         try:
             intents = self._announce(operation, prepared, files.roots)
             self._write_rows(state, prepared)
+            keys = [root.key for root in prepared.roots]
+            replaced = {**files.roots, **self._catalogue.roots(keys)}
             self._commit(prepared, change, extra, intents)
-            self.sweep(self._catalogue.state(), prepared.roots, change, own=operation)
+            versions = {root.version for root in prepared.roots}
+            versions |= {replaced[key].version for key in keys if key in replaced}
+            self.sweep(keys, versions, [doc.doc for doc in change.leaving], own=operation)
             self._finish(change, extra, intents)
         finally:
             with _active_lock:
@@ -138,48 +143,46 @@ class Writer:
         self._milvus.upsert(self._catalogue.meta, [row])
 
     def sweep(
-        self, state: State, roots: Sequence[Root], change: Change | None = None, *, own: str = ""
+        self, keys: Sequence[str], versions: Iterable[str], docs: Sequence[str], *, own: str
     ) -> None:
-        """Delete what does not count of these files, but not what others are writing."""
-        busy = sorted(busy_versions(state, but=own))
-        spared = f" and version not in {listed(busy)}" if busy else ""
-        for root in roots:
-            where = f"root == {quoted(root.key)} and version != {quoted(root.version)}{spared}"
-            self._delete(state, where, f'{where} and kind == "doc"')
-        dead = [doc.doc for doc in change.leaving] if change is not None else []
-        for batch in batched(dead):
-            where = f"doc in {listed(batch)}"
-            self._delete(state, where, where)
-        for batch in batched([f"root:{root.key}" for root in roots if not root.version]):
+        """Delete, of these versions, those that do not count and that nobody else is writing.
+
+        A version is announced before its rows are written, and until its root names it. So one
+        that is neither announced now, nor named by a root after that, never counts again.
+
+        Args:
+            keys: of the roots concerned. docs: ids of documents that left a file that stays.
+        """
+        state = self._catalogue.state()
+        live = {root.version for root in self._catalogue.roots(keys).values()}
+        dead = set(versions) - busy_versions(state, but=own) - live - {""}
+        for field, values in (("version", sorted(dead)), ("doc", docs)):
+            for batch in batched(values):
+                self._delete(state, f"{field} in {listed(batch)}")
+        for batch in batched([f"root:{key}" for key in keys]):
             # Unless somebody has put the file again meanwhile.
             self._milvus.delete(self._catalogue.docs, f'pk in {listed(batch)} and version == ""')
 
-    def _delete(self, state: State, where: str, of_docs: str) -> None:
+    def _delete(self, state: State, where: str) -> None:
         if state.chunks is not None:
             self._milvus.delete(state.chunks, where)
         self._milvus.delete(self._catalogue.texts, where)
-        self._milvus.delete(self._catalogue.docs, of_docs)
+        self._milvus.delete(self._catalogue.docs, f'kind == "doc" and {where}')
 
     def _finish(self, change: Change, extra: Extra, intents: Sequence[str]) -> None:
         gone = [copy.pk for copy in change.lost] + list(extra.forgotten)
         self._milvus.delete_keys(self._catalogue.docs, gone)
         self._milvus.delete_keys(self._catalogue.meta, [*extra.pending, *intents])
 
-    def sweep_stale(self, state: State, *, everything: bool = False) -> bool:
-        """Finish, or undo, what killed writers have left; whether there was any.
-
-        Args:
-            everything: also what others seem to be writing.
-        """
-        stale = [row for row in state.intents if everything or _is_stale(_body(row))]
+    def sweep_stale(self, state: State) -> bool:
+        """Finish, or undo, what killed writers have left; whether there was any."""
+        stale = [row for row in state.intents if _is_stale(_body(row))]
         for row in stale:
             intent = _body(row)
-            found = self._catalogue.roots(intent["roots"])
-            roots = [found.get(key, Root(key, "")) for key in intent["roots"]]
+            roots = self._catalogue.roots(intent["roots"]).values()
             left = [doc for root in roots for doc in root.without]
-            self.sweep(state, roots, own=intent["operation"])
-            for batch in batched(left):
-                self._delete(state, f"doc in {listed(batch)}", f"doc in {listed(batch)}")
+            own = intent["operation"]
+            self.sweep(intent["roots"], intent["versions"], left, own=own)
             self._milvus.delete_keys(self._catalogue.meta, [row["pk"]])
         if stale:
             self.note_change()

@@ -3,16 +3,15 @@
 On Milvus the quick run takes a few tests of each kind; `make test-slow` runs them all.
 """
 
+from contextlib import contextmanager, suppress
+
 import pytest
-from milvus_server import milvus_location, milvus_server
 from tests_of_milvus import QUICK_ON_MILVUS
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.knowledge.library import Library
-
-__all__ = ["milvus_location", "milvus_server"]
 
 
 def pytest_collection_modifyitems(items):
@@ -53,23 +52,27 @@ def open_kb(backend, home, request, hash_embeddings):
 
 
 @pytest.fixture
-def failing(backend, monkeypatch):
-    """Lets every later write end as if its process were killed: before its commit, or behind it."""
+def failing(backend):
+    """A context in which every write ends as if its process were killed: `before the commit`, or
+    `behind the commit`."""
 
     def fails(*_, **__):
         raise KnowledgeBaseError("the disk is full")
 
-    def make_fail(when):
+    @contextmanager
+    def context(when):
         if backend == "milvus":
             from glm_rag.knowledge.milvus.writing import Writer
 
-            monkeypatch.setattr(
-                Writer, "_commit" if when == "before the commit" else "sweep", fails
-            )
+            target, name = Writer, "_commit" if when == "before the commit" else "sweep"
         elif when == "before the commit":
-            monkeypatch.setattr(records, "replace_failures", fails)
+            target, name = records, "replace_failures"
         else:
-            monkeypatch.setattr(Library, "_wrote", fails)
+            target, name = Library, "_wrote"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(target, name, fails)
+            with suppress(KnowledgeBaseError):
+                yield
+                pytest.fail("the write did not end early")
 
-    yield make_fail
-    monkeypatch.undo()
+    return context

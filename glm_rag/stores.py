@@ -1,0 +1,200 @@
+"""Where knowledge bases live: the data folder, or Milvus; everything done to a whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from glm_rag.errors import KnowledgeBaseError, KnowledgeBaseNotFoundError
+from glm_rag.settings import Settings
+from glm_rag.types import KnowledgeBaseInfo
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.knowledge.milvus.naming import Location
+
+
+def reopen_knowledge_base(
+    settings: Settings,
+    name: str,
+    embeddings: Embeddings | None = None,
+    *,
+    create: bool = False,
+) -> KnowledgeBase:
+    """As `open_knowledge_base`, by default with the embedder that it remembers."""
+    if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
+
+        opened = MilvusKnowledgeBase.open(
+            name,
+            location=milvus_location(settings),
+            home=settings.home,
+            embeddings=embeddings,
+            create=create,
+        )
+        # It has the public methods of a KnowledgeBase, which is what all callers are written for.
+        return cast("KnowledgeBase", opened)
+    from glm_rag.knowledge.base import KnowledgeBase
+
+    return KnowledgeBase.open(name, home=settings.home, embeddings=embeddings, create=create)
+
+
+def milvus_location(settings: Settings) -> Location:
+    """Where these settings say that Milvus is."""
+    from glm_rag.knowledge.milvus.naming import Location
+
+    store = settings.store
+    return Location(store.uri, store.token, store.database)
+
+
+def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
+    """Totals of a knowledge base, or why there are none: a damaged one must not hide the others.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+    """
+    from glm_rag.embeddings import create_embeddings
+    from glm_rag.knowledge.naming import existing_folder, folder_size
+
+    try:
+        with reopen_knowledge_base(settings, name, create_embeddings(settings.embeddings)) as kb:
+            return kb.info()
+    except KnowledgeBaseNotFoundError:
+        raise
+    except KnowledgeBaseError as error:
+        reason = " ".join(str(error).split())
+        if settings.store.backend == "milvus":
+            return KnowledgeBaseInfo(name, settings.store.uri, 0, 0, 0, "", 0, 0, error=reason)
+        folder = existing_folder(name, settings.home)
+        size = folder_size(folder)
+        return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
+
+
+def list_knowledge_bases(settings: Settings) -> Sequence[str]:
+    """Names of the knowledge bases in the data folder, or in Milvus, sorted."""
+    if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.naming import list_in as list_in_milvus
+
+        with closing(milvus_location(settings).connect()) as milvus:
+            return list_in_milvus(milvus)
+    from glm_rag.knowledge.base import list_knowledge_bases as list_in
+
+    return list_in(settings.home)
+
+
+def delete_knowledge_base(settings: Settings, name: str) -> None:
+    """Delete a knowledge base with everything in it; the documents' files stay.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+        KnowledgeBaseError: somebody is ingesting, no permission, or Milvus does not answer.
+    """
+    if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.naming import delete_in as delete_in_milvus
+
+        with closing(milvus_location(settings).connect()) as milvus:
+            delete_in_milvus(milvus, name)
+        return
+    from glm_rag.knowledge.base import delete_knowledge_base as delete_in
+
+    delete_in(name, settings.home)
+
+
+def local_folder(settings: Settings, name: str) -> Path:
+    """What this machine keeps of a knowledge base that exists: all of it, or what is not shared.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+    """
+    if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.naming import existing_stem
+
+        location = milvus_location(settings)
+        with closing(location.connect()) as milvus:
+            existing_stem(milvus, name)
+        return location.folder(settings.home, name)
+    from glm_rag.knowledge.naming import existing_folder
+
+    return existing_folder(name, settings.home)
+
+
+def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
+    """Give a knowledge base another name; errors as of `knowledge.transfer.rename`."""
+    if settings.store.backend != "milvus":
+        from glm_rag.knowledge.transfer import rename
+
+        rename(old, new, settings.home)
+        return
+    from glm_rag.knowledge.milvus.naming import rename_in
+
+    location = milvus_location(settings)
+    with closing(location.connect()) as milvus:
+        rename_in(milvus, old, new)
+    own = location.folder(settings.home, old)
+    if own.is_dir():
+        own.replace(location.folder(settings.home, new))
+
+
+@contextmanager
+def in_data_folder(settings: Settings, name: str) -> Iterator[Path]:
+    """A data folder that holds a knowledge base: the one of these settings, or a copy for a while.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+    """
+    if settings.store.backend != "milvus":
+        yield settings.home
+        return
+    from tempfile import TemporaryDirectory
+
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.knowledge.copying import RememberedEmbeddings, copy
+
+    with TemporaryDirectory(dir=_scratch(settings)) as folder:
+        with reopen_knowledge_base(settings, name) as source:
+            embeddings = RememberedEmbeddings(source.embeddings_name)
+            home = Path(folder)
+            with KnowledgeBase.open(name, home=home, embeddings=embeddings, create=True) as target:
+                copy(source, target)
+        yield home
+
+
+@contextmanager
+def into_store(settings: Settings) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A data folder to make a knowledge base in, and what puts it where these settings say.
+
+    Raises:
+        KnowledgeBaseError: there is one of that name.
+    """
+    if settings.store.backend != "milvus":
+        yield settings.home, lambda name: None
+        return
+    from tempfile import TemporaryDirectory
+
+    from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.knowledge.copying import RememberedEmbeddings, copy
+
+    with TemporaryDirectory(dir=_scratch(settings)) as folder:
+        home = Path(folder)
+
+        def finish(name: str) -> None:
+            if name in list_knowledge_bases(settings):
+                raise KnowledgeBaseError(
+                    f"there is a knowledge base {name!r} already: choose another name, or delete "
+                    f"it first with glm-rag kb delete {name}"
+                )
+            with KnowledgeBase.open(name, home=home) as source:
+                embeddings = RememberedEmbeddings(source.embeddings_name)
+                with reopen_knowledge_base(settings, name, embeddings, create=True) as target:
+                    copy(source, target)
+
+        yield home, finish
+
+
+def _scratch(settings: Settings) -> Path:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return settings.home
