@@ -9,18 +9,14 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 
-from glm_rag.build import (
-    delete_knowledge_base,
-    info_or_error,
-    open_knowledge_base,
-    templates_for,
-)
+from glm_rag.build import info_or_error, open_knowledge_base, templates_for
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.naming import folder_of
 from glm_rag.knowledge.transfer import rename as rename_in
 from glm_rag.knowledge.uploads import uploads_of
 from glm_rag.settings import Settings
+from glm_rag.stores import delete_knowledge_base
 from glm_rag.types import KnowledgeBaseInfo
 from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import (

@@ -9,9 +9,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_rag.build import open_knowledge_base, reopen_knowledge_base
+from glm_rag.build import open_knowledge_base
 from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.settings import Settings
+from glm_rag.stores import reopen_knowledge_base
 from glm_rag.types import IngestProgress, IngestReport
 from glm_rag.types.plain import to_plain
 from glm_rag_server.kb.job import Job, JobStopped, Work
