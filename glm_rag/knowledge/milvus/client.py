@@ -192,17 +192,16 @@ class Milvus:
                         f"{row.get('source') or row['pk']}: its {name} has more than {MOST_BYTES} "
                         "bytes, which Milvus does not take"
                     )
-        with self._translated():
-            self._client.upsert(collection, rows, timeout=_SECONDS)
+        self._on(collection, lambda client: client.upsert(collection, rows, timeout=_SECONDS))
 
     def get(self, collection: str, keys: Iterable[str], fields: Sequence[str]) -> list[Row]:
         """The rows with these primary keys."""
+        options = {"output_fields": list(fields), "timeout": _SECONDS}
         found: list[Row] = []
         for batch in batched(dict.fromkeys(keys)):
-            with self._translated():
-                found += self._client.get(
-                    collection, ids=batch, output_fields=list(fields), timeout=_SECONDS
-                )
+            found += self._on(collection, lambda client, ids=batch: client.get(
+                collection, ids=ids, **options
+            ))  # fmt: skip
         return found
 
     def query(
@@ -212,16 +211,10 @@ class Milvus:
 
         For fields of some bytes: everything up to `MOST_ROWS` rows comes in one answer.
         """
-        with self._translated():
-            rows = list(
-                self._client.query(
-                    collection,
-                    filter=where,
-                    output_fields=list(fields),
-                    limit=min(limit or MOST_ROWS, MOST_ROWS),
-                    timeout=_SECONDS,
-                )
-            )
+        options = {"limit": min(limit or MOST_ROWS, MOST_ROWS), "timeout": _SECONDS}
+        rows = list(self._on(collection, lambda client: client.query(
+            collection, filter=where, output_fields=list(fields), **options
+        )))  # fmt: skip
         if limit or len(rows) < MOST_ROWS:
             return rows
         return list(self.scan(collection, where, fields))
@@ -230,14 +223,10 @@ class Milvus:
         self, collection: str, where: str, fields: Sequence[str], *, size: int = 1_000
     ) -> Iterator[Row]:
         """All rows that an expression lets through, `size` in memory, as they are at the start."""
-        with self._translated():
-            pages = self._client.query_iterator(
-                collection,
-                filter=where,
-                output_fields=list(fields),
-                batch_size=size,
-                timeout=_SECONDS,
-            )
+        options = {"batch_size": size, "timeout": _SECONDS}
+        pages = self._on(collection, lambda client: client.query_iterator(
+            collection, filter=where, output_fields=list(fields), **options
+        ))  # fmt: skip
         try:
             while True:
                 with self._translated():
@@ -250,22 +239,23 @@ class Milvus:
 
     def count(self, collection: str, where: str) -> int:
         """How many rows an expression lets through."""
-        with self._translated():
-            (row,) = self._client.query(
-                collection, filter=where, output_fields=["count(*)"], timeout=_SECONDS
-            )
+        (row,) = self._on(collection, lambda client: client.query(
+            collection, filter=where, output_fields=["count(*)"], timeout=_SECONDS
+        ))  # fmt: skip
         return int(row["count(*)"])
 
     def delete(self, collection: str, where: str) -> None:
         """Delete the rows that an expression lets through."""
-        with self._translated():
-            self._client.delete(collection, filter=where, timeout=_SECONDS)
+        self._on(
+            collection, lambda client: client.delete(collection, filter=where, timeout=_SECONDS)
+        )
 
     def delete_keys(self, collection: str, keys: Iterable[str]) -> None:
         """Delete the rows with these primary keys."""
         for batch in batched(keys):
-            with self._translated():
-                self._client.delete(collection, ids=batch, timeout=_SECONDS)
+            self._on(collection, lambda client, ids=batch: client.delete(
+                collection, ids=ids, timeout=_SECONDS
+            ))  # fmt: skip
 
     def search(
         self,
@@ -279,18 +269,31 @@ class Milvus:
         fields: Sequence[str],
     ) -> list[Row]:
         """The `limit` best rows, best first."""
-        with self._translated():
-            (hits,) = self._client.search(
-                collection,
-                data=[asked],
-                anns_field=field,
-                limit=min(limit, MOST_ROWS),
-                filter=where,
-                output_fields=list(fields),
-                search_params={"metric_type": metric},
-                timeout=_SECONDS,
-            )
+        options = {"search_params": {"metric_type": metric}, "timeout": _SECONDS}
+        (hits,) = self._on(collection, lambda client: client.search(
+            collection,
+            data=[asked],
+            anns_field=field,
+            limit=min(limit, MOST_ROWS),
+            filter=where,
+            output_fields=list(fields),
+            **options,
+        ))  # fmt: skip
         return [dict(hit["entity"]) for hit in hits]
+
+    def _on(self, collection: str, request: Callable[[Any], Any]) -> Any:
+        """A request about a collection, also when the server was started again meanwhile and has
+        let go of it."""
+        from pymilvus import MilvusException
+
+        with self._translated():
+            try:
+                return request(self._client)
+            except MilvusException as error:
+                if not _is_let_go(str(error.message)):
+                    raise
+            self.load(collection)
+            return request(self._client)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -324,6 +327,12 @@ def explain(message: str, uri: str) -> str:
     if "not support" in said or "unimplemented" in said or "unknown method" in said:
         return f"Milvus at {uri} is too old ({line[:160]}): use 2.5 or newer"
     return f"Milvus at {uri}: {line[:300]}"
+
+
+def _is_let_go(message: str) -> bool:
+    """Whether a server says that a collection has to be loaded first, milvus-lite or a cluster."""
+    said = message.lower()
+    return "'released'" in said or "not loaded" in said
 
 
 def _weight(row: Mapping[str, Any]) -> int:
