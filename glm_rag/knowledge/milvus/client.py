@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ class Milvus:
     """
 
     def __init__(self, uri: str, *, token: str = "", database: str = "default") -> None:
+        # Else gRPC tells on the terminal of every process that is started beside it, as Ray's are.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         try:
             from pymilvus import MilvusClient
         except ImportError as error:

@@ -306,38 +306,65 @@ def test_large_collections_count_words_in_milvus_alike(filled, monkeypatch):
 
 @pytest.mark.slow
 def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, hash_embeddings):
+    """To who opens it then, and to who had it open all the time."""
     pytest.importorskip("milvus_lite")
-    options = {"home": home, "embeddings": hash_embeddings(), "create": True}
-    seen = []
-    for _ in range(2):
-        port = free_port()
-        process = start_server(tmp_path / "data", port)
-        try:
-            with MilvusKnowledgeBase.open(
-                "kb", location=Location(f"http://127.0.0.1:{port}"), **options
-            ) as kb:
-                if not seen:
-                    kb.put_document(*make("a", TEXT))
-                seen.append((kb.known_sources(), kb.similarity_search("x", k=9)))
-                assert kb.verify().findings == ()
-        finally:
+    port = free_port()
+    location = Location(f"http://127.0.0.1:{port}")
+
+    def opened():
+        embeddings = hash_embeddings()
+        return MilvusKnowledgeBase.open(
+            "kb", location=location, home=home, embeddings=embeddings, create=True
+        )
+
+    process = start_server(tmp_path / "data", port)
+    try:
+        with opened() as old:
+            old.put_document(*make("a", TEXT))
+            before = old.known_sources(), old.similarity_search("x", k=9)
             stop_server(process)
-    assert seen[0] == seen[1]
-    assert seen[0][0]
+            with pytest.raises(KnowledgeBaseError, match="no Milvus answers"):
+                old.similarity_search("x", k=9)
+            process = start_server(tmp_path / "data", port)
+            assert eventually(lambda: (old.known_sources(), old.similarity_search("x", k=9))) == (
+                before
+            )
+            old.put_document(*make("b", TEXT))
+            assert old.verify().findings == ()
+            with opened() as new:
+                assert new.known_sources() == old.known_sources()
+                assert new.verify().findings == ()
+    finally:
+        stop_server(process)
 
 
-@pytest.mark.slow
+def eventually(ask, seconds=30.0):
+    """A connection that broke is made again after a second or two."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except KnowledgeBaseError as error:
+            if "no Milvus answers" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
 def test_a_local_file_is_a_knowledge_base_too(tmp_path, home, make, hash_embeddings):
+    """Also when it was closed, and is opened by another process."""
     pytest.importorskip("milvus_lite")
     from milvus_lite.server_manager import server_manager_instance
 
     file = str(tmp_path / "own.db")
-    with MilvusKnowledgeBase.open(
-        "kb", location=Location(file), home=home, embeddings=hash_embeddings(), create=True
-    ) as kb:
-        kb.put_document(*make("a", TEXT))
-        assert kb.verify().findings == ()
-    server_manager_instance.release_server(file)
+    for number in range(2):
+        with MilvusKnowledgeBase.open(
+            "kb", location=Location(file), home=home, embeddings=hash_embeddings(), create=True
+        ) as kb:
+            assert [d.source for d in kb.documents()] == ["a"][:number]
+            kb.put_document(*make("a", TEXT))
+            assert kb.similarity_search("x", k=1)
+            assert kb.verify().findings == ()
+        server_manager_instance.release_server(file)  # as the end of a process does
 
 
 def test_what_milvus_does_not_take_is_refused_before_anything_is_written(kb, make):
