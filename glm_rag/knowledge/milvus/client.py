@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from glm_rag.errors import KnowledgeBaseError, MissingDependencyError
@@ -81,7 +82,7 @@ class Milvus:
         """Let go of the connection."""
         self._client.close()
 
-    @property
+    @cached_property
     def is_lite(self) -> bool:
         """Whether it is milvus-lite, which is small enough to search exactly."""
         with self._translated():
@@ -155,6 +156,10 @@ class Milvus:
                 if time.monotonic() > deadline:
                     raise KnowledgeBaseError(explain(str(error.message), self.uri)) from error
                 time.sleep(_POLL_SECONDS)
+
+    def flush(self, name: str) -> None:
+        """Bring what was written into the form that is searched fast."""
+        self._on(name, lambda client: client.flush(name, timeout=_SECONDS))
 
     def has(self, name: str) -> bool:
         """Whether there is a collection of that name."""

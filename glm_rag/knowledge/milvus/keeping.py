@@ -60,7 +60,7 @@ class KeepsRows(SharedMethods):
         self._milvus = milvus
         self._rows = Catalogue(milvus, stem, name)
         self._writer = Writer(self._rows)
-        self._searches = Searches(self._rows, self._filled, self._dimension)
+        self._searches = Searches(self._rows, self._filled)
         super().__init__(name, embeddings)
 
     # ------------------------------------------------------------ inside
@@ -187,9 +187,6 @@ class KeepsRows(SharedMethods):
             return False
         where = self._searches.counting(state)
         return bool(self._milvus.query(state.chunks, where, ["pk"], limit=1))
-
-    def _dimension(self) -> int:
-        return int(self._rows.fact("dimension") or 0)
 
     # ------------------------------------------------------------ vectors
 

@@ -262,7 +262,7 @@ class MilvusLibrary(MilvusTexts):
             num_chunks=sum(doc.info.num_chunks for doc in docs),
             num_failures=len(self._rows.failures()),
             embeddings=self.embeddings_name,
-            dimension=int(state.facts.get("dimension", 0)),
+            dimension=state.dimension,
             size_bytes=0,
             languages=dict(sorted(languages.items())),
         )

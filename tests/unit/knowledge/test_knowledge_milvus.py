@@ -304,6 +304,27 @@ def test_large_collections_count_words_in_milvus_alike(filled, monkeypatch):
     assert large == small
 
 
+def test_many_new_chunks_are_flushed_once_and_found_as_before(filled, monkeypatch):
+    """milvus-lite makes its index of words anew for each question from what is not flushed."""
+    from glm_rag.knowledge.milvus import statistics
+
+    asked = np.ones(8), ["leave", "育儿"]
+    before = filled.candidates(*asked, limit=3)
+    flushed = []
+    real = Milvus.flush
+    monkeypatch.setattr(
+        Milvus, "flush", lambda self, name: (flushed.append(name), real(self, name))
+    )
+    monkeypatch.setattr(statistics, "_MOST_LOOSE", 2)
+    filled.add_texts([f"text {number}" for number in range(3)], ids=["x", "y", "z"])
+    filled.candidates(*asked, limit=3)
+    filled.candidates(*asked, limit=3)
+    assert flushed == [filled._rows.state().chunks]
+    filled.delete(["x", "y", "z"])
+    assert filled.candidates(*asked, limit=3) == before
+    assert filled.verify().findings == ()
+
+
 @pytest.mark.slow
 def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, hash_embeddings):
     """To who opens it then, and to who had it open all the time."""
