@@ -329,7 +329,7 @@ def test_many_new_chunks_are_flushed_once_and_found_as_before(filled, monkeypatc
 def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, hash_embeddings):
     """To who opens it then, and to who had it open all the time."""
     pytest.importorskip("milvus_lite")
-    port = free_port()
+    process, port = start_server(tmp_path / "data")
     location = Location(f"http://127.0.0.1:{port}")
 
     def opened():
@@ -338,7 +338,6 @@ def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, has
             "kb", location=location, home=home, embeddings=embeddings, create=True
         )
 
-    process = start_server(tmp_path / "data", port)
     try:
         with opened() as old:
             old.put_document(*make("a", TEXT))
@@ -346,7 +345,7 @@ def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, has
             stop_server(process)
             with pytest.raises(KnowledgeBaseError, match="no Milvus answers"):
                 old.similarity_search("x", k=9)
-            process = start_server(tmp_path / "data", port)
+            process, _ = start_server(tmp_path / "data", port)
             assert eventually(lambda: (old.known_sources(), old.similarity_search("x", k=9))) == (
                 before
             )
