@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from glm_rag.errors import KnowledgeBaseError, MissingDependencyError
@@ -159,7 +159,7 @@ class Milvus:
 
     def flush(self, name: str) -> None:
         """Bring what was written into the form that is searched fast."""
-        self._on(name, lambda client: client.flush(name, timeout=_SECONDS))
+        self._ask("flush", name)
 
     def has(self, name: str) -> bool:
         """Whether there is a collection of that name."""
@@ -200,16 +200,13 @@ class Milvus:
                         f"{row.get('source') or row['pk']}: its {name} has more than {MOST_BYTES} "
                         "bytes, which Milvus does not take"
                     )
-        self._on(collection, lambda client: client.upsert(collection, rows, timeout=_SECONDS))
+        self._ask("upsert", collection, data=rows)
 
     def get(self, collection: str, keys: Iterable[str], fields: Sequence[str]) -> list[Row]:
         """The rows with these primary keys."""
-        options = {"output_fields": list(fields), "timeout": _SECONDS}
         found: list[Row] = []
         for batch in batched(dict.fromkeys(keys)):
-            found += self._on(collection, lambda client, ids=batch: client.get(
-                collection, ids=ids, **options
-            ))  # fmt: skip
+            found += self._ask("get", collection, ids=batch, output_fields=list(fields))
         return found
 
     def query(
@@ -219,10 +216,9 @@ class Milvus:
 
         For fields of some bytes: everything up to `MOST_ROWS` rows comes in one answer.
         """
-        options = {"limit": min(limit or MOST_ROWS, MOST_ROWS), "timeout": _SECONDS}
-        rows = list(self._on(collection, lambda client: client.query(
-            collection, filter=where, output_fields=list(fields), **options
-        )))  # fmt: skip
+        most = min(limit or MOST_ROWS, MOST_ROWS)
+        asked = {"filter": where, "output_fields": list(fields), "limit": most}
+        rows = list(self._ask("query", collection, **asked))
         if limit or len(rows) < MOST_ROWS:
             return rows
         return list(self.scan(collection, where, fields))
@@ -231,10 +227,8 @@ class Milvus:
         self, collection: str, where: str, fields: Sequence[str], *, size: int = 1_000
     ) -> Iterator[Row]:
         """All rows that an expression lets through, `size` in memory, as they are at the start."""
-        options = {"batch_size": size, "timeout": _SECONDS}
-        pages = self._on(collection, lambda client: client.query_iterator(
-            collection, filter=where, output_fields=list(fields), **options
-        ))  # fmt: skip
+        asked = {"filter": where, "output_fields": list(fields), "batch_size": size}
+        pages = self._ask("query_iterator", collection, **asked)
         try:
             while True:
                 with self._translated():
@@ -247,23 +241,17 @@ class Milvus:
 
     def count(self, collection: str, where: str) -> int:
         """How many rows an expression lets through."""
-        (row,) = self._on(collection, lambda client: client.query(
-            collection, filter=where, output_fields=["count(*)"], timeout=_SECONDS
-        ))  # fmt: skip
+        (row,) = self._ask("query", collection, filter=where, output_fields=["count(*)"])
         return int(row["count(*)"])
 
     def delete(self, collection: str, where: str) -> None:
         """Delete the rows that an expression lets through."""
-        self._on(
-            collection, lambda client: client.delete(collection, filter=where, timeout=_SECONDS)
-        )
+        self._ask("delete", collection, filter=where)
 
     def delete_keys(self, collection: str, keys: Iterable[str]) -> None:
         """Delete the rows with these primary keys."""
         for batch in batched(keys):
-            self._on(collection, lambda client, ids=batch: client.delete(
-                collection, ids=ids, timeout=_SECONDS
-            ))  # fmt: skip
+            self._ask("delete", collection, ids=batch)
 
     def search(
         self,
@@ -277,31 +265,32 @@ class Milvus:
         fields: Sequence[str],
     ) -> list[Row]:
         """The `limit` best rows, best first."""
-        options = {"search_params": {"metric_type": metric}, "timeout": _SECONDS}
-        (hits,) = self._on(collection, lambda client: client.search(
+        (hits,) = self._ask(
+            "search",
             collection,
             data=[asked],
             anns_field=field,
             limit=min(limit, MOST_ROWS),
             filter=where,
             output_fields=list(fields),
-            **options,
-        ))  # fmt: skip
+            search_params={"metric_type": metric},
+        )
         return [dict(hit["entity"]) for hit in hits]
 
-    def _on(self, collection: str, request: Callable[[Any], Any]) -> Any:
-        """A request about a collection, also when the server was started again meanwhile and has
-        let go of it."""
+    def _ask(self, method: str, collection: str, **arguments: Any) -> Any:
+        """Call a method of pymilvus about a collection, which is loaded again if a server that was
+        started again has let go of it."""
         from pymilvus import MilvusException
 
+        request = partial(getattr(self._client, method), collection, timeout=_SECONDS, **arguments)
         with self._translated():
             try:
-                return request(self._client)
+                return request()
             except MilvusException as error:
                 if not _is_let_go(str(error.message)):
                     raise
             self.load(collection)
-            return request(self._client)
+            return request()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -14,9 +14,10 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus import catalogue, tables
 from glm_rag.knowledge.milvus.catalogue import Catalogue, Files, State
+from glm_rag.knowledge.milvus.chunk_rows import chunk_of
 from glm_rag.knowledge.milvus.client import Milvus, Row, batched, listed
 from glm_rag.knowledge.milvus.planning import Change
-from glm_rag.knowledge.milvus.rows import DocRow, chunk_of, pages_of
+from glm_rag.knowledge.milvus.rows import DocRow, pages_of
 from glm_rag.knowledge.milvus.searching import Searches
 from glm_rag.knowledge.milvus.tables import row_of
 from glm_rag.knowledge.milvus.writing import Extra, Writer

@@ -9,9 +9,9 @@ import numpy as np
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.milvus.catalogue import Catalogue, State, is_live
+from glm_rag.knowledge.milvus.chunk_rows import CHUNK_FIELDS, StoredRow, encode_term, stored_row
 from glm_rag.knowledge.milvus.client import Row, listed, quoted
 from glm_rag.knowledge.milvus.expressions import where_clause
-from glm_rag.knowledge.milvus.rows import CHUNK_FIELDS, StoredRow, encode_term, stored_row
 from glm_rag.knowledge.milvus.statistics import Statistics, Totals
 from glm_rag.knowledge.milvus.writing import busy_versions
 from glm_rag.knowledge.search import rarest_terms

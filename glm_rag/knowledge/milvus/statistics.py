@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from glm_rag.knowledge.milvus.catalogue import Catalogue, files_of
+from glm_rag.knowledge.milvus.chunk_rows import encode_term
 from glm_rag.knowledge.milvus.client import MOST_ROWS, batched, listed
-from glm_rag.knowledge.milvus.rows import DOC_FIELDS, DocRow, encode_term
+from glm_rag.knowledge.milvus.rows import DOC_FIELDS, DocRow
 
 # 100 distinct terms of 8 bytes each: at most 16 MB in memory.
 _MOST_COUNTED = 20_000

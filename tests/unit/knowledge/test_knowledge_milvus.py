@@ -186,7 +186,7 @@ def filled(kb, make):
 
 def changed(kb, **values):
     """The first chunk of a.txt with other values."""
-    from glm_rag.knowledge.milvus.rows import ALL_FIELDS
+    from glm_rag.knowledge.milvus.chunk_rows import ALL_FIELDS
 
     chunks = kb._rows.state().chunks
     row = kb._milvus.query(chunks, 'source == "a.txt" and chunk_index == 0', ALL_FIELDS)[0]
