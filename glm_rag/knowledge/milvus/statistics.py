@@ -77,11 +77,13 @@ class Statistics:
         is_all = len(rows) < MOST_ROWS
         self._is_small = is_all and total <= _MOST_COUNTED
         count = total if is_all else milvus.count(chunks, where)
+        grown = abs(count - self._totals.num_chunks)
         self._totals = Totals(count, terms / total if total else 0.0)
         if self._is_small:
             self._follow_documents(chunks, docs)
         else:
             self._by_doc, self._all = {}, np.zeros(0, dtype=np.uint64)
+            self._flush(chunks, grown)
 
     def _follow_documents(self, chunks: str, docs: Sequence[DocRow]) -> None:
         wanted = {f"{doc.doc} {doc.info.num_chunks}": doc.doc for doc in docs}

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import free_port, start_server, stop_server
+from typer.testing import CliRunner
 
+from glm_rag.cli.main import app
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.milvus import tables, writing
 from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
@@ -113,6 +115,16 @@ def test_nobody_there_is_said_in_one_line():
         Milvus(f"http://127.0.0.1:{free_port()}")
     assert "\n" not in str(raised.value)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("command", [["kb", "list"], ["search", "x", "--kb", "t"]])
+def test_without_pymilvus_the_extra_is_named(command, home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    monkeypatch.setenv("GLM_RAG_STORE__BACKEND", "milvus")
+    monkeypatch.setenv("GLM_RAG_STORE__URI", "http://127.0.0.1:1")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert str(done.exception) == 'pymilvus is not installed: run pip install "glm-rag[milvus]"'
 
 
 @pytest.mark.parametrize(
@@ -304,10 +316,12 @@ def test_large_collections_count_words_in_milvus_alike(filled, monkeypatch):
     assert large == small
 
 
-def test_many_new_chunks_are_flushed_once_and_found_as_before(filled, monkeypatch):
+@pytest.mark.parametrize("most_counted", [20_000, 0])
+def test_many_new_chunks_are_flushed_once_and_found_as_before(filled, monkeypatch, most_counted):
     """milvus-lite makes its index of words anew for each question from what is not flushed."""
     from glm_rag.knowledge.milvus import statistics
 
+    monkeypatch.setattr(statistics, "_MOST_COUNTED", most_counted)
     asked = np.ones(8), ["leave", "育儿"]
     before = filled.candidates(*asked, limit=3)
     flushed = []
