@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -274,6 +276,23 @@ def test_another_machines_writer_is_waited_for_an_hour_and_then_cleaned_up(
     filled.put_document(*make("f.txt", "mine"))
     assert filled._rows.state().intents == ()
     assert filled.verify().findings == ()
+
+
+def test_a_writer_is_gone_with_its_process_or_after_an_hour():
+    here, now = socket.gethostname(), time.time()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def is_stale(**values):
+        body = {"operation": "o", "host": here, "pid": os.getppid(), "at": now, **values}
+        return writing._is_stale(body)
+
+    assert not is_stale()
+    assert is_stale(pid=gone.pid)
+    assert is_stale(at=now - 3700)  # its number may be another process's by now
+    assert not is_stale(host="elsewhere", pid=gone.pid)
+    assert is_stale(host="elsewhere", at=now - 3700)
+    assert is_stale(pid=os.getpid())  # not one of ours that is under way
 
 
 def test_a_writer_taken_for_dead_does_not_commit(filled, make, monkeypatch):
