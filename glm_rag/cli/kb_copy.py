@@ -82,6 +82,8 @@ def _opened(settings: Settings, to: str, name: str, source: KnowledgeBase) -> Kn
     from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
     from glm_rag.knowledge.milvus.naming import Location
 
+    if not to.strip():
+        raise ConfigError("--to is empty: name a Milvus, or a data folder")
     embeddings = RememberedEmbeddings(source.embeddings_name)
     if "://" not in to and not to.endswith(".db"):
         home = expand_user(to)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,8 +80,7 @@ class Embeds(ABC):
 
         Texts are normalised first, for whichever embedder: NFKC, no NUL, no lone surrogates.
         """
-        texts = [clean_for_embedding(text) for text in texts]
-        return np.asarray(self.embeddings.embed_documents(texts), dtype=np.float32)
+        return embed_with(self.embeddings, texts)
 
     def embedding_text(self, chunk: Chunk) -> str:
         """Exactly what is embedded of a chunk: headings, table header, text.
@@ -231,6 +230,12 @@ class KeepsVectors(Embeds):
 
     def _has_chunks(self) -> bool:
         return self._database.value("SELECT 1 FROM chunks LIMIT 1") is not None
+
+
+def embed_with(embeddings: Embeddings, texts: Iterable[str]) -> np.ndarray:
+    """Vectors of passages as `Embeds.embed` gives them, wherever the embedder is."""
+    cleaned = [clean_for_embedding(text) for text in texts]
+    return np.asarray(embeddings.embed_documents(cleaned), dtype=np.float32)
 
 
 def embedding_text(chunk: Chunk, embeddings: Embeddings) -> str:

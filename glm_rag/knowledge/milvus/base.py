@@ -13,10 +13,11 @@ from glm_rag.knowledge.embedder import normalised
 from glm_rag.knowledge.growth import MOST_AROUND, Place, grow_in
 from glm_rag.knowledge.milvus import sampling
 from glm_rag.knowledge.milvus.catalogue import Files, State
+from glm_rag.knowledge.milvus.chunk_rows import StoredRow
 from glm_rag.knowledge.milvus.client import quoted
 from glm_rag.knowledge.milvus.library import MilvusLibrary
 from glm_rag.knowledge.milvus.naming import Location, existing_stem
-from glm_rag.knowledge.milvus.rows import DocRow, StoredRow
+from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.sampling import Sketch
 from glm_rag.retrieval.calibration import Calibration, calibration_to_json
 from glm_rag.retrieval.candidates import CandidateSet, Reach

@@ -119,6 +119,11 @@ class State:
         return self.facts.get("chunks")
 
     @property
+    def dimension(self) -> int:
+        """Of the vectors, 0 before there were any."""
+        return int(self.facts.get("dimension", 0))
+
+    @property
     def change(self) -> int:
         """As `Catalogue.change`."""
         return int(self.facts.get("change", "0"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 from glm_rag.errors import KnowledgeBaseError, MissingDependencyError
@@ -54,6 +56,8 @@ class Milvus:
     """
 
     def __init__(self, uri: str, *, token: str = "", database: str = "default") -> None:
+        # Else gRPC tells on the terminal of every process that is started beside it, as Ray's are.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         try:
             from pymilvus import MilvusClient
         except ImportError as error:
@@ -78,7 +82,7 @@ class Milvus:
         """Let go of the connection."""
         self._client.close()
 
-    @property
+    @cached_property
     def is_lite(self) -> bool:
         """Whether it is milvus-lite, which is small enough to search exactly."""
         with self._translated():
@@ -153,6 +157,10 @@ class Milvus:
                     raise KnowledgeBaseError(explain(str(error.message), self.uri)) from error
                 time.sleep(_POLL_SECONDS)
 
+    def flush(self, name: str) -> None:
+        """Bring what was written into the form that is searched fast."""
+        self._ask("flush", name)
+
     def has(self, name: str) -> bool:
         """Whether there is a collection of that name."""
         with self._translated():
@@ -192,17 +200,13 @@ class Milvus:
                         f"{row.get('source') or row['pk']}: its {name} has more than {MOST_BYTES} "
                         "bytes, which Milvus does not take"
                     )
-        with self._translated():
-            self._client.upsert(collection, rows, timeout=_SECONDS)
+        self._ask("upsert", collection, data=rows)
 
     def get(self, collection: str, keys: Iterable[str], fields: Sequence[str]) -> list[Row]:
         """The rows with these primary keys."""
         found: list[Row] = []
         for batch in batched(dict.fromkeys(keys)):
-            with self._translated():
-                found += self._client.get(
-                    collection, ids=batch, output_fields=list(fields), timeout=_SECONDS
-                )
+            found += self._ask("get", collection, ids=batch, output_fields=list(fields))
         return found
 
     def query(
@@ -212,16 +216,9 @@ class Milvus:
 
         For fields of some bytes: everything up to `MOST_ROWS` rows comes in one answer.
         """
-        with self._translated():
-            rows = list(
-                self._client.query(
-                    collection,
-                    filter=where,
-                    output_fields=list(fields),
-                    limit=min(limit or MOST_ROWS, MOST_ROWS),
-                    timeout=_SECONDS,
-                )
-            )
+        most = min(limit or MOST_ROWS, MOST_ROWS)
+        asked = {"filter": where, "output_fields": list(fields), "limit": most}
+        rows = list(self._ask("query", collection, **asked))
         if limit or len(rows) < MOST_ROWS:
             return rows
         return list(self.scan(collection, where, fields))
@@ -230,14 +227,8 @@ class Milvus:
         self, collection: str, where: str, fields: Sequence[str], *, size: int = 1_000
     ) -> Iterator[Row]:
         """All rows that an expression lets through, `size` in memory, as they are at the start."""
-        with self._translated():
-            pages = self._client.query_iterator(
-                collection,
-                filter=where,
-                output_fields=list(fields),
-                batch_size=size,
-                timeout=_SECONDS,
-            )
+        asked = {"filter": where, "output_fields": list(fields), "batch_size": size}
+        pages = self._ask("query_iterator", collection, **asked)
         try:
             while True:
                 with self._translated():
@@ -250,22 +241,17 @@ class Milvus:
 
     def count(self, collection: str, where: str) -> int:
         """How many rows an expression lets through."""
-        with self._translated():
-            (row,) = self._client.query(
-                collection, filter=where, output_fields=["count(*)"], timeout=_SECONDS
-            )
+        (row,) = self._ask("query", collection, filter=where, output_fields=["count(*)"])
         return int(row["count(*)"])
 
     def delete(self, collection: str, where: str) -> None:
         """Delete the rows that an expression lets through."""
-        with self._translated():
-            self._client.delete(collection, filter=where, timeout=_SECONDS)
+        self._ask("delete", collection, filter=where)
 
     def delete_keys(self, collection: str, keys: Iterable[str]) -> None:
         """Delete the rows with these primary keys."""
         for batch in batched(keys):
-            with self._translated():
-                self._client.delete(collection, ids=batch, timeout=_SECONDS)
+            self._ask("delete", collection, ids=batch)
 
     def search(
         self,
@@ -279,18 +265,32 @@ class Milvus:
         fields: Sequence[str],
     ) -> list[Row]:
         """The `limit` best rows, best first."""
-        with self._translated():
-            (hits,) = self._client.search(
-                collection,
-                data=[asked],
-                anns_field=field,
-                limit=min(limit, MOST_ROWS),
-                filter=where,
-                output_fields=list(fields),
-                search_params={"metric_type": metric},
-                timeout=_SECONDS,
-            )
+        (hits,) = self._ask(
+            "search",
+            collection,
+            data=[asked],
+            anns_field=field,
+            limit=min(limit, MOST_ROWS),
+            filter=where,
+            output_fields=list(fields),
+            search_params={"metric_type": metric},
+        )
         return [dict(hit["entity"]) for hit in hits]
+
+    def _ask(self, method: str, collection: str, **arguments: Any) -> Any:
+        """Call a method of pymilvus about a collection, which is loaded again if a server that was
+        started again has let go of it."""
+        from pymilvus import MilvusException
+
+        request = partial(getattr(self._client, method), collection, timeout=_SECONDS, **arguments)
+        with self._translated():
+            try:
+                return request()
+            except MilvusException as error:
+                if not _is_let_go(str(error.message)):
+                    raise
+            self.load(collection)
+            return request()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -324,6 +324,12 @@ def explain(message: str, uri: str) -> str:
     if "not support" in said or "unimplemented" in said or "unknown method" in said:
         return f"Milvus at {uri} is too old ({line[:160]}): use 2.5 or newer"
     return f"Milvus at {uri}: {line[:300]}"
+
+
+def _is_let_go(message: str) -> bool:
+    """Whether a server says that a collection has to be loaded first, milvus-lite or a cluster."""
+    said = message.lower()
+    return "'released'" in said or "not loaded" in said
 
 
 def _weight(row: Mapping[str, Any]) -> int:

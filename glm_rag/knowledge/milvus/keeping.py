@@ -14,9 +14,10 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus import catalogue, tables
 from glm_rag.knowledge.milvus.catalogue import Catalogue, Files, State
+from glm_rag.knowledge.milvus.chunk_rows import chunk_of
 from glm_rag.knowledge.milvus.client import Milvus, Row, batched, listed
 from glm_rag.knowledge.milvus.planning import Change
-from glm_rag.knowledge.milvus.rows import DocRow, chunk_of, pages_of
+from glm_rag.knowledge.milvus.rows import DocRow, pages_of
 from glm_rag.knowledge.milvus.searching import Searches
 from glm_rag.knowledge.milvus.tables import row_of
 from glm_rag.knowledge.milvus.writing import Extra, Writer
@@ -60,7 +61,7 @@ class KeepsRows(SharedMethods):
         self._milvus = milvus
         self._rows = Catalogue(milvus, stem, name)
         self._writer = Writer(self._rows)
-        self._searches = Searches(self._rows, self._filled, self._dimension)
+        self._searches = Searches(self._rows, self._filled)
         super().__init__(name, embeddings)
 
     # ------------------------------------------------------------ inside
@@ -187,9 +188,6 @@ class KeepsRows(SharedMethods):
             return False
         where = self._searches.counting(state)
         return bool(self._milvus.query(state.chunks, where, ["pk"], limit=1))
-
-    def _dimension(self) -> int:
-        return int(self._rows.fact("dimension") or 0)
 
     # ------------------------------------------------------------ vectors
 

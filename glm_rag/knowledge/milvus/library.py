@@ -15,9 +15,10 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import lock, records, sources, storing
 from glm_rag.knowledge.milvus import catalogue, rebuilding, verifying
 from glm_rag.knowledge.milvus.catalogue import Files, State
+from glm_rag.knowledge.milvus.chunk_rows import ALL_FIELDS
 from glm_rag.knowledge.milvus.client import quoted
 from glm_rag.knowledge.milvus.planning import placeholder, plan
-from glm_rag.knowledge.milvus.rows import ALL_FIELDS, DocRow
+from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.milvus.tables import hashed
 from glm_rag.knowledge.milvus.texts import MilvusTexts, ignore
 from glm_rag.knowledge.milvus.writing import Extra
@@ -262,7 +263,7 @@ class MilvusLibrary(MilvusTexts):
             num_chunks=sum(doc.info.num_chunks for doc in docs),
             num_failures=len(self._rows.failures()),
             embeddings=self.embeddings_name,
-            dimension=int(state.facts.get("dimension", 0)),
+            dimension=state.dimension,
             size_bytes=0,
             languages=dict(sorted(languages.items())),
         )

@@ -61,7 +61,8 @@ class Location:
             )
         if "://" not in self.uri and not self.uri.endswith(".db"):
             raise ConfigError(
-                f"store.uri {self.uri!r}: a file of milvus-lite has a name that ends in .db"
+                f"store.uri {self.uri!r} names no Milvus: write http://HOST:19530, or a file whose "
+                "name ends in .db for milvus-lite"
             )
         return Milvus(self.uri, token=self.token, database=self.database)
 

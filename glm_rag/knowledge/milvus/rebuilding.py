@@ -6,18 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
-from glm_rag.knowledge.embedder import embedding_text, name_of, normalised
+from glm_rag.knowledge.embedder import embed_with, embedding_text, name_of, normalised
 from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.catalogue import Catalogue, State, fact_row, is_live
 from glm_rag.knowledge.milvus.client import listed, quoted
 from glm_rag.knowledge.milvus.rows import DocRow, document_rows
 from glm_rag.knowledge.milvus.writing import Writer, busy_versions
 from glm_rag.knowledge.portable import NewDocument
-from glm_rag.text import clean_for_embedding
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -134,8 +131,7 @@ def _embedded(content: NewDocument, embeddings: Embeddings) -> NewDocument:
         item.chunk.text if item.extra is not None else embedding_text(item.chunk, embeddings)
         for item in content.chunks
     ]
-    made = embeddings.embed_documents([clean_for_embedding(text) for text in texts])
-    vectors = normalised(np.asarray(made, dtype=np.float32))
+    vectors = normalised(embed_with(embeddings, texts))
     name = name_of(embeddings)
     chunks = [
         replace(item, vector=vector, embedded=records.embedding_hash(name, text).hex())

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from glm_rag.knowledge.milvus.catalogue import State, is_live
+from glm_rag.knowledge.milvus.chunk_rows import StoredRow
 from glm_rag.knowledge.milvus.client import Row, batched, listed
-from glm_rag.knowledge.milvus.rows import StoredRow
 from glm_rag.knowledge.milvus.searching import Searches
 from glm_rag.knowledge.sampling import Sketch
 from glm_rag.types import Language

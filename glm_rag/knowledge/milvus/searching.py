@@ -9,9 +9,9 @@ import numpy as np
 
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge.milvus.catalogue import Catalogue, State, is_live
+from glm_rag.knowledge.milvus.chunk_rows import CHUNK_FIELDS, StoredRow, encode_term, stored_row
 from glm_rag.knowledge.milvus.client import Row, listed, quoted
 from glm_rag.knowledge.milvus.expressions import where_clause
-from glm_rag.knowledge.milvus.rows import CHUNK_FIELDS, StoredRow, encode_term, stored_row
 from glm_rag.knowledge.milvus.statistics import Statistics, Totals
 from glm_rag.knowledge.milvus.writing import busy_versions
 from glm_rag.knowledge.search import rarest_terms
@@ -32,14 +32,11 @@ _LANGUAGES: tuple[Language, ...] = ("en", "zh")
 class Searches:
     """Searches in one knowledge base."""
 
-    def __init__(
-        self, rows: Catalogue, fill: Callable[[list[Row]], list[Row]], dimension: Callable[[], int]
-    ) -> None:
+    def __init__(self, rows: Catalogue, fill: Callable[[list[Row]], list[Row]]) -> None:
         self.catalogue = rows
         self.milvus = rows.milvus
         self._fill = fill
         self._statistics = Statistics(rows)
-        self._dimension = dimension
 
     # ------------------------------------------------------------ what counts
 
@@ -72,7 +69,7 @@ class Searches:
         self, state: State, vector: np.ndarray, limit: int, where: Mapping[str, Any] | None
     ) -> list[tuple[StoredRow, float, np.ndarray]]:
         """The `limit` nearest chunks, with cosine and vector."""
-        rows = self._found(state, where, lambda chunks, test: self._dense(
+        rows = self._found(state, vector, where, lambda chunks, test: self._dense(
             chunks, vector, limit, test
         ))  # fmt: skip
         found = [(stored_row(row), np.asarray(row["vector"], dtype=np.float32)) for row in rows]
@@ -102,7 +99,7 @@ class Searches:
                 rows += self._dense(chunks, asked, limit, f'{test} and language == "{language}"')
             return rows + self._sparse(chunks, rarest, _SPARSE_POOL * limit, test)
 
-        rows = [stored_row(row) for row in self._found(state, where, search)]
+        rows = [stored_row(row) for row in self._found(state, vector, where, search)]
         rows.sort(key=lambda row: row.order)
         found = tuple(_candidate(row, vector, terms, vectors, with_vectors) for row in rows)
         return CandidateSet(found, totals.num_chunks, totals.mean_terms, frequencies)
@@ -116,6 +113,7 @@ class Searches:
     def _found(
         self,
         state: State,
+        vector: np.ndarray,
         where: Mapping[str, Any] | None,
         search: Callable[[str, str], list[Row]],
     ) -> list[Row]:
@@ -128,6 +126,7 @@ class Searches:
         for _ in range(_ATTEMPTS):
             if state.chunks is None:
                 return []
+            _check_length(vector, state)
             test = counted = self.counting(state, dead)
             test = f"({test}) and {allowed}" if allowed else test
             rows = {row["pk"]: row for row in search(state.chunks, test)}
@@ -149,12 +148,6 @@ class Searches:
         return live, [row for row in rows if not is_live(row, roots)]
 
     def _dense(self, chunks: str, vector: np.ndarray, limit: int, test: str) -> list[Row]:
-        dimension = self._dimension()
-        if len(vector) != dimension:
-            raise KnowledgeBaseError(
-                f"the question's vector has {len(vector)} numbers, those of the chunks have "
-                f"{dimension} numbers: ask with the embedder they were made with"
-            )
         return self.milvus.search(
             chunks, "vector", vector, metric="IP", limit=limit, where=test, fields=FIELDS
         )
@@ -192,6 +185,14 @@ class Searches:
     def of_document(self, state: State, doc: str, *, vectors: bool = False) -> list[StoredRow]:
         """The chunks of a version of a document."""
         return self.rows(state, f"doc == {quoted(doc)}", vectors=vectors)
+
+
+def _check_length(vector: np.ndarray, state: State) -> None:
+    if len(vector) != state.dimension:
+        raise KnowledgeBaseError(
+            f"the question's vector has {len(vector)} numbers, those of the chunks have "
+            f"{state.dimension} numbers: ask with the embedder they were made with"
+        )
 
 
 def _candidate(

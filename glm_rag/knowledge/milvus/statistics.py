@@ -14,13 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from glm_rag.knowledge.milvus.catalogue import Catalogue, files_of
+from glm_rag.knowledge.milvus.chunk_rows import encode_term
 from glm_rag.knowledge.milvus.client import MOST_ROWS, batched, listed
-from glm_rag.knowledge.milvus.rows import DOC_FIELDS, DocRow, encode_term
+from glm_rag.knowledge.milvus.rows import DOC_FIELDS, DocRow
 
 # 100 distinct terms of 8 bytes each: at most 16 MB in memory.
 _MOST_COUNTED = 20_000
 _THREADS = 8
 _DOCS_AT_ONCE = 200
+# milvus-lite makes its index of words anew for each question from chunks that are not flushed: at
+# 5,000 of them a question takes 8 times as long.
+_MOST_LOOSE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Statistics:
         self._by_doc: dict[str, np.ndarray] = {}  # of (document, chunks): hashes of their terms
         self._all = np.zeros(0, dtype=np.uint64)
         self._counted: dict[str, int] = {}
+        self._num_loose = 0
 
     def of(
         self, chunks: str, terms: Sequence[str], change: object, where: str
@@ -72,11 +77,13 @@ class Statistics:
         is_all = len(rows) < MOST_ROWS
         self._is_small = is_all and total <= _MOST_COUNTED
         count = total if is_all else milvus.count(chunks, where)
+        grown = abs(count - self._totals.num_chunks)
         self._totals = Totals(count, terms / total if total else 0.0)
         if self._is_small:
             self._follow_documents(chunks, docs)
         else:
             self._by_doc, self._all = {}, np.zeros(0, dtype=np.uint64)
+            self._flush(chunks, grown)
 
     def _follow_documents(self, chunks: str, docs: Sequence[DocRow]) -> None:
         wanted = {f"{doc.doc} {doc.info.num_chunks}": doc.doc for doc in docs}
@@ -84,6 +91,7 @@ class Statistics:
         kept = {key: self._by_doc[key] for key in wanted if key in self._by_doc}
         if not new and len(kept) == len(self._by_doc):
             return
+        self._flush(chunks, sum(int(key.partition(" ")[2]) for key in new))
         for batch in batched(new, _DOCS_AT_ONCE):
             where = f"doc in {listed(wanted[key] for key in batch)}"
             found: dict[str, list[np.ndarray]] = {}
@@ -93,6 +101,14 @@ class Statistics:
             kept |= {key: np.concatenate([empty, *found.get(wanted[key], ())]) for key in batch}
         self._by_doc = kept
         self._all = np.sort(np.concatenate([np.zeros(0, dtype=np.uint64), *kept.values()]))
+
+    def _flush(self, chunks: str, num_new: int) -> None:
+        """Not too often: each time makes another segment. A cluster does so by itself."""
+        self._num_loose += num_new
+        milvus = self._catalogue.milvus
+        if self._num_loose > _MOST_LOOSE and milvus.is_lite:
+            milvus.flush(chunks)
+            self._num_loose = 0
 
     def _counts(self, chunks: str, terms: Sequence[str], where: str) -> Mapping[str, int]:
         if self._is_small:

@@ -13,9 +13,7 @@ from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus.client import Row, batched
 from glm_rag.knowledge.milvus.keeping import KeepsRows
 from glm_rag.knowledge.milvus.planning import placeholder, plan
-from glm_rag.knowledge.milvus.rows import (
-    DocRow,
-)
+from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.milvus.writing import Extra
 from glm_rag.knowledge.portable import NewChunk, NewDocument
 from glm_rag.knowledge.texts import GivenText, prepare_texts

@@ -11,8 +11,9 @@ import numpy as np
 from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus.catalogue import Catalogue, Files, State, is_live
+from glm_rag.knowledge.milvus.chunk_rows import CHUNK_FIELDS, encoded_terms, stored_row
 from glm_rag.knowledge.milvus.client import quoted
-from glm_rag.knowledge.milvus.rows import CHUNK_FIELDS, DocRow, encoded_terms, stored_row
+from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.milvus.writing import busy_versions, unfinished
 from glm_rag.knowledge.verify import MAX_FINDINGS, counter, pages_fit, wrong_text, wrong_vector
 from glm_rag.types import VerifyFinding, VerifyReport

@@ -30,7 +30,7 @@ from glm_rag.knowledge.milvus.tables import row_of
 from glm_rag.knowledge.portable import NewDocument
 from glm_rag.types import IngestFailure
 
-# A writer on another machine that has said nothing for so long is gone.
+# A writer that has said nothing for so long is gone, where nobody can see it better.
 _STALE_SECONDS = 3600.0
 _ROOTS_AT_ONCE = 300  # in one intent, which is one row
 
@@ -237,14 +237,20 @@ def _body(row: Row) -> Row:
 
 def _is_stale(intent: Row) -> bool:
     """Whether whoever announced it does not live any more."""
-    if intent["host"] != socket.gethostname():
-        return bool(time.time() - intent["at"] > _STALE_SECONDS)
-    if intent["pid"] == os.getpid():
+    is_here = bool(intent["host"] == socket.gethostname())
+    if is_here and intent["pid"] == os.getpid():
         return intent["operation"] not in _active
-    try:
-        os.kill(intent["pid"], 0)
-    except ProcessLookupError:
+    # By then its process id may be that of another one.
+    if time.time() - intent["at"] > _STALE_SECONDS:
         return True
-    except PermissionError:
+    return is_here and not _lives(intent["pid"])
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
-    return False
+    except PermissionError:
+        return True
+    return True

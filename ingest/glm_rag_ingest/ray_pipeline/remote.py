@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from glm_rag.errors import DocumentError, GlmRagError
-from glm_rag.text import clean_for_embedding
+from glm_rag.knowledge.embedder import embed_with
 from glm_rag_ingest.discover import FoundFile
 from glm_rag_ingest.jobs import Cutter, Job
 from glm_rag_ingest.loaders.base import Loaded
@@ -22,6 +20,7 @@ from glm_rag_ingest.reading import Reading, read
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from langchain_core.embeddings import Embeddings
 
     from glm_rag_ingest.ray_pipeline.setup import Setup
@@ -169,8 +168,7 @@ class EmbeddingActor:
     def embed(self, texts: list[str]) -> np.ndarray:
         """Vectors `[len(texts), dimension]` in float32, as `KnowledgeBase.embed` gives them."""
         assert self._embeddings is not None  # nothing is embedded before `prepare`
-        cleaned = [clean_for_embedding(text) for text in texts]
-        return np.asarray(self._embeddings.embed_documents(cleaned), dtype=np.float32)
+        return embed_with(self._embeddings, texts)
 
 
 def node_name() -> str:

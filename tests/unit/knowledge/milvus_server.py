@@ -4,10 +4,11 @@ import itertools
 import socket
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
+PROGRAM = Path(__file__).with_name("milvus_process.py")
 _numbers = itertools.count()
 
 
@@ -17,30 +18,30 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start_server(folder, port):
-    """A process that serves `folder`, once it answers."""
-    program = "from milvus_lite.cmdline import main; main()"
-    command = [sys.executable, "-c", program, "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--data-dir", str(folder)]
-    with (folder.parent / "milvus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.05)
-    stop_server(process)
-    raise RuntimeError((folder.parent / "milvus.log").read_text()[-500:])
+def start_server(folder, port=0):
+    """A process that serves `folder` and ends with this one, and its port."""
+    log = folder.parent / "milvus.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, PROGRAM, folder, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    line = process.stdout.readline()  # nothing, if it has ended
+    if not line:
+        stop_server(process)
+        raise RuntimeError(log.read_text()[-500:])
+    return process, int(line)
 
 
 def stop_server(process):
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """As a kill does: it writes nothing any more."""
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +49,7 @@ def milvus_server(tmp_path_factory):
     """The URI of a server that lives as long as the session."""
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
-    port = free_port()
-    process = start_server(tmp_path_factory.mktemp("milvus") / "data", port)
+    process, port = start_server(tmp_path_factory.mktemp("milvus") / "data")
     yield f"http://127.0.0.1:{port}"
     stop_server(process)
 

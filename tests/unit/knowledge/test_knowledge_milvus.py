@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import free_port, start_server, stop_server
+from typer.testing import CliRunner
 
+from glm_rag.cli.main import app
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.milvus import tables, writing
 from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
@@ -115,6 +119,16 @@ def test_nobody_there_is_said_in_one_line():
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize("command", [["kb", "list"], ["search", "x", "--kb", "t"]])
+def test_without_pymilvus_the_extra_is_named(command, home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    monkeypatch.setenv("GLM_RAG_STORE__BACKEND", "milvus")
+    monkeypatch.setenv("GLM_RAG_STORE__URI", "http://127.0.0.1:1")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert str(done.exception) == 'pymilvus is not installed: run pip install "glm-rag[milvus]"'
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [
@@ -186,7 +200,7 @@ def filled(kb, make):
 
 def changed(kb, **values):
     """The first chunk of a.txt with other values."""
-    from glm_rag.knowledge.milvus.rows import ALL_FIELDS
+    from glm_rag.knowledge.milvus.chunk_rows import ALL_FIELDS
 
     chunks = kb._rows.state().chunks
     row = kb._milvus.query(chunks, 'source == "a.txt" and chunk_index == 0', ALL_FIELDS)[0]
@@ -264,6 +278,23 @@ def test_another_machines_writer_is_waited_for_an_hour_and_then_cleaned_up(
     assert filled.verify().findings == ()
 
 
+def test_a_writer_is_gone_with_its_process_or_after_an_hour():
+    here, now = socket.gethostname(), time.time()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def is_stale(**values):
+        body = {"operation": "o", "host": here, "pid": os.getppid(), "at": now, **values}
+        return writing._is_stale(body)
+
+    assert not is_stale()
+    assert is_stale(pid=gone.pid)
+    assert is_stale(at=now - 3700)  # its number may be another process's by now
+    assert not is_stale(host="elsewhere", pid=gone.pid)
+    assert is_stale(host="elsewhere", at=now - 3700)
+    assert is_stale(pid=os.getpid())  # not one of ours that is under way
+
+
 def test_a_writer_taken_for_dead_does_not_commit(filled, make, monkeypatch):
     real = writing.Writer._write_rows
 
@@ -304,40 +335,89 @@ def test_large_collections_count_words_in_milvus_alike(filled, monkeypatch):
     assert large == small
 
 
+@pytest.mark.parametrize("most_counted", [20_000, 0])
+def test_many_new_chunks_are_flushed_once_and_found_as_before(filled, monkeypatch, most_counted):
+    """milvus-lite makes its index of words anew for each question from what is not flushed."""
+    from glm_rag.knowledge.milvus import statistics
+
+    monkeypatch.setattr(statistics, "_MOST_COUNTED", most_counted)
+    asked = np.ones(8), ["leave", "育儿"]
+    before = filled.candidates(*asked, limit=3)
+    flushed = []
+    real = Milvus.flush
+    monkeypatch.setattr(
+        Milvus, "flush", lambda self, name: (flushed.append(name), real(self, name))
+    )
+    monkeypatch.setattr(statistics, "_MOST_LOOSE", 2)
+    filled.add_texts([f"text {number}" for number in range(3)], ids=["x", "y", "z"])
+    filled.candidates(*asked, limit=3)
+    filled.candidates(*asked, limit=3)
+    assert flushed == [filled._rows.state().chunks]
+    filled.delete(["x", "y", "z"])
+    assert filled.candidates(*asked, limit=3) == before
+    assert filled.verify().findings == ()
+
+
 @pytest.mark.slow
 def test_it_is_there_when_the_server_was_started_again(tmp_path, home, make, hash_embeddings):
+    """To who opens it then, and to who had it open all the time."""
     pytest.importorskip("milvus_lite")
-    options = {"home": home, "embeddings": hash_embeddings(), "create": True}
-    seen = []
-    for _ in range(2):
-        port = free_port()
-        process = start_server(tmp_path / "data", port)
-        try:
-            with MilvusKnowledgeBase.open(
-                "kb", location=Location(f"http://127.0.0.1:{port}"), **options
-            ) as kb:
-                if not seen:
-                    kb.put_document(*make("a", TEXT))
-                seen.append((kb.known_sources(), kb.similarity_search("x", k=9)))
-                assert kb.verify().findings == ()
-        finally:
+    process, port = start_server(tmp_path / "data")
+    location = Location(f"http://127.0.0.1:{port}")
+
+    def opened():
+        embeddings = hash_embeddings()
+        return MilvusKnowledgeBase.open(
+            "kb", location=location, home=home, embeddings=embeddings, create=True
+        )
+
+    try:
+        with opened() as old:
+            old.put_document(*make("a", TEXT))
+            before = old.known_sources(), old.similarity_search("x", k=9)
             stop_server(process)
-    assert seen[0] == seen[1]
-    assert seen[0][0]
+            with pytest.raises(KnowledgeBaseError, match="no Milvus answers"):
+                old.similarity_search("x", k=9)
+            process, _ = start_server(tmp_path / "data", port)
+            assert eventually(lambda: (old.known_sources(), old.similarity_search("x", k=9))) == (
+                before
+            )
+            old.put_document(*make("b", TEXT))
+            assert old.verify().findings == ()
+            with opened() as new:
+                assert new.known_sources() == old.known_sources()
+                assert new.verify().findings == ()
+    finally:
+        stop_server(process)
 
 
-@pytest.mark.slow
+def eventually(ask, seconds=30.0):
+    """A connection that broke is made again after a second or two."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except KnowledgeBaseError as error:
+            if "no Milvus answers" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
 def test_a_local_file_is_a_knowledge_base_too(tmp_path, home, make, hash_embeddings):
+    """Also when it was closed, and is opened by another process."""
     pytest.importorskip("milvus_lite")
     from milvus_lite.server_manager import server_manager_instance
 
     file = str(tmp_path / "own.db")
-    with MilvusKnowledgeBase.open(
-        "kb", location=Location(file), home=home, embeddings=hash_embeddings(), create=True
-    ) as kb:
-        kb.put_document(*make("a", TEXT))
-        assert kb.verify().findings == ()
-    server_manager_instance.release_server(file)
+    for number in range(2):
+        with MilvusKnowledgeBase.open(
+            "kb", location=Location(file), home=home, embeddings=hash_embeddings(), create=True
+        ) as kb:
+            assert [d.source for d in kb.documents()] == ["a"][:number]
+            kb.put_document(*make("a", TEXT))
+            assert kb.similarity_search("x", k=1)
+            assert kb.verify().findings == ()
+        server_manager_instance.release_server(file)  # as the end of a process does
 
 
 def test_what_milvus_does_not_take_is_refused_before_anything_is_written(kb, make):

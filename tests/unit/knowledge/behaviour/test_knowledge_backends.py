@@ -252,7 +252,8 @@ def test_the_copy_command_goes_there_and_back(run, handbook, to, tmp_path):
         assert kb.verify().findings == ()
         assert len(kb.known_sources()) == 3
     run("kb", "copy", "手册", "--to", to, code=1)  # itself
-    run("kb", "copy", "手册", "--to", "redis://x", code=1)
+    for nowhere in ("redis://x", "", " "):
+        run("kb", "copy", "手册", "--to", nowhere, code=1)
     run("kb", "copy", "none", "--to", to, code=1)
 
 
