@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import Request
+
 from glm_rag.build import (
     build_assistant,
     build_embeddings,
@@ -25,12 +27,10 @@ from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
-from glm_rag_server.served import ServedText, served_chat, served_text
+from glm_rag_server.served import served_chat
 from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from glm_rag.assistant import Assistant
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
@@ -122,8 +122,8 @@ class Models:
         finally:
             self.loading.clear()
 
-    def completion_llm(self, name: str | None = None) -> ServedText:
-        """The same model for raw text.
+    def completion_llm(self, name: str | None = None) -> LocalModel:
+        """The same model, where it can go on with raw text.
 
         Raises:
             ApiError: it is behind another server.
@@ -132,7 +132,7 @@ class Models:
         if not isinstance(llm, LocalModel):
             message = "raw text needs a model in this process: ask the server behind llm.base_url"
             raise ApiError(400, message, param="model", code="unsupported")
-        return served_text(llm)
+        return llm
 
     def embeddings(self) -> TokenEmbeddings:
         """The embedder of the settings."""

@@ -6,7 +6,7 @@ would change the answer in a way that this server cannot are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -178,23 +178,22 @@ class CompletionRequest(SamplingRequest):
 
     model: Text
     prompt: Text | list[Text] | list[int] | list[list[int]] = Field(
-        description="one text, alone or in a list"
+        description="one prompt, as text or as token ids of the model; alone or in a list"
     )
 
-    def text(self) -> str:
-        """The prompt.
+    def given(self) -> str | list[int]:
+        """The prompt, as text or as token ids.
 
         Raises:
-            ApiError: token ids, or several prompts.
+            ApiError: several prompts, or none.
         """
-        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        if len(prompts) != 1 and all(isinstance(prompt, str) for prompt in prompts):
+        given: Sequence[Any] = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        prompts = [given] if given and isinstance(given[0], int) else given
+        if len(prompts) != 1:
             message = f"send one prompt, not {len(prompts)}: ask once for each"
             raise ApiError(400, message, param="prompt")
-        if not isinstance(prompts[0], str):
-            message = "send the prompt as text: token ids belong to one tokenizer"
-            raise ApiError(400, message, param="prompt", code="unsupported_token_ids")
-        return prompts[0]
+        prompt: str | list[int] = prompts[0]
+        return prompt
 
 
 class EmbeddingRequest(_Request):

@@ -30,7 +30,7 @@ def test_another_file_in_the_same_folder_is_another_knowledge_base(home):
 
 
 def test_totals_are_read_again_when_somebody_has_written(home, monkeypatch):
-    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: WordEmbeddings())
+    monkeypatch.setattr("glm_rag.embeddings.create_embeddings", lambda _settings: WordEmbeddings())
     make(home, "a")
     assert [info.num_chunks for info in shelf.infos(load_config())] == [1]
     make(home, "a", "two", "three")
