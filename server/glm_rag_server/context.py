@@ -22,6 +22,7 @@ from glm_rag.build import (
 from glm_rag.errors import KnowledgeBaseNotFoundError, ModelError
 from glm_rag.local_model import LocalModel
 from glm_rag.settings import Settings
+from glm_rag.stores import identity_of
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
@@ -149,7 +150,7 @@ class Models:
             KnowledgeBaseError: it cannot be opened.
         """
         with self._lock:
-            identity = self._identity(name)
+            identity = identity_of(self.settings, name)
             if name in self._open:
                 known, kb = self._open[name]
                 if known == identity:
@@ -191,15 +192,6 @@ class Models:
         """Close all of them."""
         for name in list(self._open):
             self.forget(name)
-
-    def _identity(self, name: str) -> int:
-        """A number that changes when one is deleted and made anew."""
-        if self.settings.store.backend != "faiss":
-            return 0
-        from glm_rag.knowledge.database import FILE_NAME as DATABASE
-        from glm_rag.knowledge.naming import existing_folder
-
-        return (existing_folder(name, self.settings.home) / DATABASE).stat().st_ino
 
 
 @dataclass

@@ -108,21 +108,6 @@ def taken(name: str) -> ApiError:
     )
 
 
-def check_is_folder(context: ServerContext, what: str) -> None:
-    """What moves a knowledge base as a whole works where it is a folder of this server.
-
-    Raises:
-        ApiError: it is not.
-    """
-    backend = context.settings.store.backend
-    if backend != "faiss":
-        raise ApiError(
-            400,
-            f"knowledge bases in {backend} cannot be {what} here: see glm-rag kb copy",
-            code="unsupported",
-        )
-
-
 Context = Annotated[ServerContext, Depends(context_of)]
 TheState = Annotated[State, Depends(state_of)]
 Name = Annotated[str, Depends(name_of)]
