@@ -95,7 +95,7 @@ class SamplingRequest(_Request):
         given = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in given.items() if value is not None}
         if self.seed is not None:
-            options["seed"] = self.seed % 2**64  # OpenAI's may be negative
+            options["seed"] = self.seed % 2**63  # OpenAI's may be negative
         if self.stop:
             options["stop"] = [self.stop] if isinstance(self.stop, str) else list(self.stop)
         return options
@@ -395,6 +395,9 @@ class ModelBody(BaseModel):
     created: int
     owned_by: str
     kind: Literal["chat", "embedding", "knowledge_base"] = Field(description="an extension")
+    max_model_len: int | None = Field(
+        None, description="tokens of prompt and answer together, where known; as of vLLM"
+    )
 
 
 class ModelList(BaseModel):

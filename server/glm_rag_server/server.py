@@ -104,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         detail = error.strerror or str(error)
         raise ConfigError(
-            f"cannot listen on {host} port {port} ({detail}): choose another with --port"
+            f"cannot listen on {host} port {port} ({detail}): choose another --host or --port"
         ) from error
     return sock
 

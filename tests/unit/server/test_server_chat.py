@@ -72,7 +72,7 @@ async def test_what_is_asked_of_the_sampling_reaches_the_model(client, models):
     )  # fmt: skip
     params = models.engine.params[0]
     assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.7, 3)
-    assert (params.seed, params.max_tokens, params.repetition_penalty) == (2**64 - 1, 5, 1.1)
+    assert (params.seed, params.max_tokens, params.repetition_penalty) == (2**63 - 1, 5, 1.1)
     assert params.stop == ("zz", "e")
 
 
