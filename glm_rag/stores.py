@@ -153,8 +153,8 @@ def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
     from glm_rag.knowledge.transfer import belongings
 
     location = milvus_location(settings)
-    names = [folder_of(name, settings.home).name for name in (old, new)]
-    with belongings(*names, settings.home):
+    before, after = (folder_of(name, settings.home).name for name in (old, new))
+    with belongings(before, after, settings.home):
         with closing(location.connect()) as milvus:
             rename_in(milvus, old, new)
         own = location.folder(settings.home, old)

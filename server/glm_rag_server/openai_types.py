@@ -188,7 +188,7 @@ class CompletionRequest(SamplingRequest):
             ApiError: several prompts, or none.
         """
         given: Sequence[Any] = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        prompts = [given] if given and isinstance(given[0], int) else given
+        prompts: Sequence[Any] = [given] if given and isinstance(given[0], int) else given
         if len(prompts) != 1:
             message = f"send one prompt, not {len(prompts)}: ask once for each"
             raise ApiError(400, message, param="prompt")
