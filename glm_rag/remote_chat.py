@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_openai import ChatOpenAI
 from pydantic import Field
 
-from glm_rag.remote_model import RemoteModel, is_end, request_options
+from glm_rag.remote_model import RemoteModel, changed_options, is_end, request_options
 from glm_rag.remote_server import RemoteServer
 from glm_rag.settings import GenerationSettings
 
@@ -26,6 +26,7 @@ class RemoteChat(RemoteModel, ChatOpenAI):
     """
 
     server: Any = Field(default=None, exclude=True, repr=False)
+    generation: GenerationSettings = Field(default=GenerationSettings(), exclude=True, repr=False)
 
     @classmethod
     def of(cls, server: RemoteServer, generation: GenerationSettings) -> RemoteChat:
@@ -33,6 +34,7 @@ class RemoteChat(RemoteModel, ChatOpenAI):
         options = request_options(generation)
         return cls(
             server=server,
+            generation=generation,
             model=server.model,
             base_url=server.url,
             api_key=server.settings.api_key or "none",
@@ -47,6 +49,9 @@ class RemoteChat(RemoteModel, ChatOpenAI):
             openai_proxy="",
             **options,
         )
+
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_request_payload(*args, **changed_options(self.generation, kwargs))
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
         stream = cast(

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     )
 
 
+# Settings of `generation` that a call may change; stop strings add up instead.
+_PER_CALL = ("max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
+
+
 class RemoteModel:
     """What the rest of the program asks of a model, for those behind a server."""
 
@@ -151,8 +155,8 @@ class RemoteCompletions(RemoteModel, BaseChatModel):
     ) -> dict[str, Any]:
         turns = [ChatTurn(turn.role, turn.text) for turn in prompt_turns(messages)]
         ids = self.server.tokens.prompt_ids(turns)
-        request = request_options(self.generation)
-        request |= {name: value for name, value in changes.items() if name != "stream"}
+        request = request_options(self.generation) | changed_options(self.generation, changes)
+        request.pop("stream", None)
         stops = [*self.generation.stop, *(stop or ())]
         if stops:
             request["stop"] = list(dict.fromkeys(stops))
@@ -189,6 +193,15 @@ def request_options(generation: GenerationSettings) -> dict[str, Any]:
         extra["repetition_penalty"] = generation.repetition_penalty
         extra["repeat_penalty"] = generation.repetition_penalty
     return {**options, "extra_body": extra} if extra else options
+
+
+def changed_options(generation: GenerationSettings, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What one call changes, as a request names it: sampling settings of ours, or anything else."""
+    own = {name: changes[name] for name in _PER_CALL if name in changes}
+    others = {name: value for name, value in changes.items() if name not in own}
+    if not own:
+        return others
+    return request_options(generation.model_copy(update=own)) | others
 
 
 def rounds_text(turns: Sequence[ChatTurn]) -> str:

@@ -79,11 +79,19 @@ class RemoteServer:
             page = self.client.models.list()
             return {model.id: model.model_dump() for model in page.data}
 
-    def _stated_window(self) -> int:
+    def facts(self) -> Mapping[str, Any]:
+        """What the server says of its model.
+
+        Raises:
+            ModelNotFoundError: it has none of that name; others as in `translated`.
+        """
         listed = self.models()
         if self.model not in listed:
             raise ModelNotFoundError(self._no_such_model(list(listed)))
-        facts = listed[self.model]
+        return listed[self.model]
+
+    def _stated_window(self) -> int:
+        facts = self.facts()
         meta = facts.get("meta")
         for source in (facts, meta if isinstance(meta, Mapping) else {}):
             for key in _WINDOW_KEYS:

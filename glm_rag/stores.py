@@ -86,6 +86,25 @@ def list_knowledge_bases(settings: Settings) -> Sequence[str]:
     return list_in(settings.home)
 
 
+def identity_of(settings: Settings, name: str) -> int:
+    """A number that changes when a knowledge base is deleted and made anew.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+        KnowledgeBaseError: Milvus does not answer.
+    """
+    if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.naming import born
+
+        with closing(milvus_location(settings).connect()) as milvus:
+            return born(milvus, name)
+    from glm_rag.knowledge.database import FILE_NAME
+    from glm_rag.knowledge.naming import existing_folder
+
+    # Of the file, not the folder: whoever still has a deleted one open keeps its number taken.
+    return (existing_folder(name, settings.home) / FILE_NAME).stat().st_ino
+
+
 def delete_knowledge_base(settings: Settings, name: str) -> None:
     """Delete a knowledge base with everything in it; the documents' files stay.
 
@@ -130,13 +149,17 @@ def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
         rename(old, new, settings.home)
         return
     from glm_rag.knowledge.milvus.naming import rename_in
+    from glm_rag.knowledge.naming import folder_of
+    from glm_rag.knowledge.transfer import belongings
 
     location = milvus_location(settings)
-    with closing(location.connect()) as milvus:
-        rename_in(milvus, old, new)
-    own = location.folder(settings.home, old)
-    if own.is_dir():
-        own.replace(location.folder(settings.home, new))
+    before, after = (folder_of(name, settings.home).name for name in (old, new))
+    with belongings(before, after, settings.home):
+        with closing(location.connect()) as milvus:
+            rename_in(milvus, old, new)
+        own = location.folder(settings.home, old)
+        if own.is_dir():
+            own.replace(location.folder(settings.home, new))
 
 
 @contextmanager

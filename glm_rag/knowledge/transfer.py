@@ -14,8 +14,8 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,21 +140,33 @@ def rename(old: str, new: str, home: Path) -> Path:
         KnowledgeBaseError: the new one is taken, somebody is ingesting, no permission.
     """
     folder, target = existing_folder(old, home), free_folder(new, home)
+    with lock.writing(folder, old), belongings(folder.name, target.name, home):
+        folder.rename(target)
+        _sync(target.parent)
+    return target
+
+
+@contextmanager
+def belongings(old: str, new: str, home: Path) -> Iterator[None]:
+    """Uploads and conversations go along with a knowledge base that gets its new name inside.
+
+    Raises:
+        KnowledgeBaseError: no permission, here or inside; the uploads are where they were.
+    """
     uploads = uploads_of(old, home)
-    with lock.writing(folder, old):
-        try:
-            hand_over(uploads, target.name)
-            folder.rename(target)
-            _sync(target.parent)
-        except OSError as error:
-            with suppress(OSError):
-                hand_over(uploads, folder.name)
-            raise KnowledgeBaseError(f"cannot rename {folder}: {error.strerror}") from error
+    try:
+        hand_over(uploads, new)
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            hand_over(uploads, old)
+        if isinstance(error, OSError):
+            raise KnowledgeBaseError(f"cannot rename {old!r}: {error.strerror}") from error
+        raise
     conversations = home / CONVERSATIONS_FILE
     if conversations.exists():
         with closing(ConversationStore(conversations)) as store:
-            store.rename_kb(folder.name, target.name)
-    return target
+            store.rename_kb(old, new)
 
 
 # ---------------------------------------------------------------- the sealed file

@@ -26,7 +26,7 @@ class Selection:
         """Compile patterns.
 
         Raises:
-            ConfigError: an empty pattern, or one that begins with `!`.
+            ConfigError: an empty pattern, one that begins with `!`, or a range like `[z-a]`.
         """
         return cls(tuple(map(_compiled, include)), tuple(map(_compiled, exclude)))
 
@@ -54,7 +54,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     body = body.rstrip("/")
     anywhere = "" if "/" in body else "(?:.*/)?"
     below = "/.*" if is_folder else "(?:/.*)?"
-    return re.compile(f"{anywhere}{_translated(body.lstrip('/'))}{below}\\Z", re.DOTALL)
+    expression = f"{anywhere}{_translated(body.lstrip('/'))}{below}\\Z"
+    try:
+        return re.compile(expression, re.DOTALL)
+    except re.error as error:
+        raise ConfigError(f"{pattern!r} is no pattern: {error.msg}") from error
 
 
 _TOKEN = re.compile(

@@ -35,14 +35,14 @@ async def completions(
     """Without chat format, as for few-shot prompts and code."""
     models = context_of(request).models
     refuse_unsupported(body)
-    prompt, options = body.text(), body.sampling()
+    prompt, options = body.given(), body.sampling()
     llm = models.completion_llm(models.check(body.model))
     job = Job(
         kind="completion",
         model=body.model,
         make=partial(completion_pieces, llm, prompt, options),
         form=CompletionForm(body.model),
-        question=prompt,
+        question=prompt if isinstance(prompt, str) else "",
         stream=bool(body.stream),
         wants_usage=body.wants_usage,
     )

@@ -10,27 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import Request
+
 from glm_rag.build import (
     build_assistant,
     build_embeddings,
     build_llm,
     list_knowledge_bases,
+    llm_name,
     open_knowledge_base,
 )
 from glm_rag.errors import KnowledgeBaseNotFoundError, ModelError
 from glm_rag.local_model import LocalModel
-from glm_rag.settings import Settings
+from glm_rag.settings import LlmSettings, Settings
+from glm_rag.stores import identity_of
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
-from glm_rag_server.served import ServedText, served_chat, served_text
+from glm_rag_server.served import served_chat
 from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from glm_rag.assistant import Assistant
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
@@ -63,9 +65,7 @@ class Models:
     @property
     def name(self) -> str:
         """What clients call the model of the settings; of a folder its name alone."""
-        llm = self.settings.llm
-        named = llm.model if llm.backend == "openai" and llm.model else self.settings.model.name
-        return public_name(named)
+        return public_name(llm_name(self.settings))
 
     @property
     def names(self) -> list[str]:
@@ -92,7 +92,9 @@ class Models:
                 settings = self.settings
                 if name in self._others:
                     other = settings.model.model_copy(update={"name": self._others[name]})
-                    settings = settings.model_copy(update={"model": other})
+                    # Of this machine, also where the settings' own is behind a server.
+                    here = {"model": other, "llm": LlmSettings()}
+                    settings = settings.model_copy(update=here)
                 llm = build_llm(settings)
                 self._llms[name] = served_chat(llm, settings.server.max_running)
             return self._llms[name]
@@ -101,15 +103,30 @@ class Models:
         """Make sure that the settings' model can answer.
 
         Raises:
-            GlmRagError: its files are not on this machine, or it is still being loaded.
+            GlmRagError: its files are not on this machine, it is still being loaded, or the server
+                that has it does not answer.
         """
         if self.settings.llm.backend == "openai":
+            self.llm().server.facts()
             return
         from glm_rag.models.loading import resolve
 
         resolve(self.settings.model.name, self.settings.models_dir)
         if self.loading.is_set():
             raise ModelError("the model is being loaded")
+
+    def context_window(self, name: str) -> int:
+        """Tokens of prompt and answer together. Loads no weights; may ask a server.
+
+        Raises:
+            GlmRagError: it is not known, as `check_model` says.
+        """
+        llm = self.llm(name)
+        if not isinstance(llm, LocalModel) or llm.engine is not None:
+            return int(llm.context_window)
+        from glm_rag.models.loading import model_info, resolve
+
+        return model_info(resolve(llm.model, self.settings.models_dir)).context_window
 
     def load(self) -> None:
         """Load the settings' model and the embedder now, not at the first question."""
@@ -122,8 +139,8 @@ class Models:
         finally:
             self.loading.clear()
 
-    def completion_llm(self, name: str | None = None) -> ServedText:
-        """The same model for raw text.
+    def completion_llm(self, name: str | None = None) -> LocalModel:
+        """The same model, where it can go on with raw text.
 
         Raises:
             ApiError: it is behind another server.
@@ -132,7 +149,7 @@ class Models:
         if not isinstance(llm, LocalModel):
             message = "raw text needs a model in this process: ask the server behind llm.base_url"
             raise ApiError(400, message, param="model", code="unsupported")
-        return served_text(llm)
+        return llm
 
     def embeddings(self) -> TokenEmbeddings:
         """The embedder of the settings."""
@@ -149,7 +166,7 @@ class Models:
             KnowledgeBaseError: it cannot be opened.
         """
         with self._lock:
-            identity = self._identity(name)
+            identity = identity_of(self.settings, name)
             if name in self._open:
                 known, kb = self._open[name]
                 if known == identity:
@@ -191,15 +208,6 @@ class Models:
         """Close all of them."""
         for name in list(self._open):
             self.forget(name)
-
-    def _identity(self, name: str) -> int:
-        """A number that changes when one is deleted and made anew."""
-        if self.settings.store.backend != "faiss":
-            return 0
-        from glm_rag.knowledge.database import FILE_NAME as DATABASE
-        from glm_rag.knowledge.naming import existing_folder
-
-        return (existing_folder(name, self.settings.home) / DATABASE).stat().st_ino
 
 
 @dataclass

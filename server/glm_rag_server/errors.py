@@ -134,6 +134,9 @@ def _invalid(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     problem = problems[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, "the body is no valid JSON", code="invalid_json")
+    if tuple(problem["loc"]) == ("body",) and problem["type"] == "model_attributes_type":
+        message = "the body is no JSON object: send one, with Content-Type: application/json"
+        return ApiError(400, message, code="invalid_json")
     where = [str(part) for part in problem["loc"]]
     if where and where[0] in _BODY_PARTS:
         where = where[1:]

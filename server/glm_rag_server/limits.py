@@ -111,7 +111,7 @@ class Meter:
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
-            size = f"{self._max_bytes / 1e6:g} MB"
+            size = f"{self._max_bytes / 1e6:.3g} MB"
             headers = {"Connection": "close"}
             message = f"the request is larger than the limit of {size}"
             raise ApiError(413, message, code="too_large", headers=headers)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
+from glm_rag.errors import GlmRagError
 from glm_rag_server.auth import require
 from glm_rag_server.context import KB_PREFIX, ServerContext, context_of, public_name
 from glm_rag_server.errors import ApiError
@@ -15,16 +17,27 @@ from glm_rag_server.keys import Key
 from glm_rag_server.openai_types import ERRORS, ModelBody, ModelList
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+_ASK_SECONDS = 10.0
 Reader = Annotated[Key, Depends(require("read"))]
 
 
-@router.get("/models", response_model=ModelList, summary="List models and knowledge bases")
+@router.get(
+    "/models",
+    response_model=ModelList,
+    response_model_exclude_none=True,
+    summary="List models and knowledge bases",
+)
 async def list_models(request: Request, _key: Reader) -> dict[str, Any]:
     """Language models, the embedder, and every knowledge base as `kb:NAME`."""
     return {"object": "list", "data": await _all(context_of(request))}
 
 
-@router.get("/models/{name:path}", response_model=ModelBody, summary="Look at one of them")
+@router.get(
+    "/models/{name:path}",
+    response_model=ModelBody,
+    response_model_exclude_none=True,
+    summary="Look at one of them",
+)
 async def get_model(name: str, request: Request, _key: Reader) -> dict[str, Any]:
     """One of those that the list has."""
     for body in await _all(context_of(request)):
@@ -37,13 +50,23 @@ async def get_model(name: str, request: Request, _key: Reader) -> dict[str, Any]
 async def _all(context: ServerContext) -> list[dict[str, Any]]:
     models = context.models
     names = await asyncio.to_thread(models.knowledge_bases)
+    windows = [await _window(context, name) for name in models.names]
     return [
-        *(_body(name, "chat") for name in models.names),
-        _body(public_name(models.embeddings().name), "embedding"),
-        *(_body(KB_PREFIX + name, "knowledge_base") for name in names),
+        *map(partial(_body, "chat"), models.names, windows),
+        _body("embedding", public_name(models.embeddings().name)),
+        *(_body("knowledge_base", KB_PREFIX + name, windows[0]) for name in names),
     ]
 
 
-def _body(name: str, kind: str) -> dict[str, Any]:
+async def _window(context: ServerContext, name: str) -> int | None:
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            return await asyncio.to_thread(context.models.context_window, name)
+    except (GlmRagError, TimeoutError):  # the list is of use without it
+        return None
+
+
+def _body(kind: str, name: str, window: int | None = None) -> dict[str, Any]:
     # When something was made is not known of everything: OpenAI's clients want a number.
-    return {"id": name, "object": "model", "created": 0, "owned_by": "glm-rag", "kind": kind}
+    body = {"id": name, "object": "model", "created": 0, "owned_by": "glm-rag", "kind": kind}
+    return body if window is None else {**body, "max_model_len": window}

@@ -6,7 +6,7 @@ would change the answer in a way that this server cannot are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -95,7 +95,7 @@ class SamplingRequest(_Request):
         given = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in given.items() if value is not None}
         if self.seed is not None:
-            options["seed"] = self.seed % 2**64  # OpenAI's may be negative
+            options["seed"] = self.seed % 2**63  # OpenAI's may be negative
         if self.stop:
             options["stop"] = [self.stop] if isinstance(self.stop, str) else list(self.stop)
         return options
@@ -178,23 +178,22 @@ class CompletionRequest(SamplingRequest):
 
     model: Text
     prompt: Text | list[Text] | list[int] | list[list[int]] = Field(
-        description="one text, alone or in a list"
+        description="one prompt, as text or as token ids of the model; alone or in a list"
     )
 
-    def text(self) -> str:
-        """The prompt.
+    def given(self) -> str | list[int]:
+        """The prompt, as text or as token ids.
 
         Raises:
-            ApiError: token ids, or several prompts.
+            ApiError: several prompts, or none.
         """
-        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        if len(prompts) != 1 and all(isinstance(prompt, str) for prompt in prompts):
+        given: Sequence[Any] = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        prompts: Sequence[Any] = [given] if given and isinstance(given[0], int) else given
+        if len(prompts) != 1:
             message = f"send one prompt, not {len(prompts)}: ask once for each"
             raise ApiError(400, message, param="prompt")
-        if not isinstance(prompts[0], str):
-            message = "send the prompt as text: token ids belong to one tokenizer"
-            raise ApiError(400, message, param="prompt", code="unsupported_token_ids")
-        return prompts[0]
+        prompt: str | list[int] = prompts[0]
+        return prompt
 
 
 class EmbeddingRequest(_Request):
@@ -396,6 +395,9 @@ class ModelBody(BaseModel):
     created: int
     owned_by: str
     kind: Literal["chat", "embedding", "knowledge_base"] = Field(description="an extension")
+    max_model_len: int | None = Field(
+        None, description="tokens of prompt and answer together, where known; as of vLLM"
+    )
 
 
 class ModelList(BaseModel):

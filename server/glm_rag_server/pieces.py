@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from glm_rag.assistant import Assistant
+    from glm_rag.local_model import LocalModel
     from glm_rag.types import Passage
     from glm_rag_server.memory import Memory
-    from glm_rag_server.served import ServedText
 
 _MESSAGES: Mapping[str, type[BaseMessage]] = {
     "system": SystemMessage,
@@ -70,16 +70,17 @@ def chat_pieces(
 
 
 def completion_pieces(
-    llm: ServedText, prompt: str, options: Mapping[str, Any]
+    llm: LocalModel, prompt: str | Sequence[int], options: Mapping[str, Any]
 ) -> Generator[Piece, None, None]:
-    """How the model goes on with a text."""
+    """How the model goes on with a text, or with token ids, special ones included."""
+    params, engine = llm.sampling(overrides=options), llm.open()
+    ids = engine.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
     reason, usage = "stop", Usage(0, 0)
-    with closing(_generator(llm._stream(prompt, **options))) as chunks:
-        for chunk in chunks:
-            if chunk.text:
-                yield Piece(chunk.text)
-            if info := chunk.generation_info:
-                reason, usage = info["finish_reason"], Usage(**info["usage"])
+    with closing(llm.run(engine, ids, params)) as deltas:
+        for delta in deltas:
+            if delta.text:
+                yield Piece(delta.text)
+            reason, usage = delta.finish_reason or reason, delta.usage or usage
     yield Piece(end=End(reason, usage))
 
 

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.chat_models import ChatGLM2
-from glm_rag.llms import ChatGLM2LLM
 from glm_rag.local_model import LocalModel
 from glm_rag.types import GenerationDelta, SamplingParams
 
@@ -24,7 +23,7 @@ breakable: ContextVar[Callable[[Callable[[], None]], None] | None] = ContextVar(
 )
 
 
-class _Breakable(LocalModel):
+class ServedChat(ChatGLM2):
     """A model whose running answer can be ended by another thread than its reader's."""
 
     def run(
@@ -39,25 +38,9 @@ class _Breakable(LocalModel):
         return answer
 
 
-class ServedChat(_Breakable, ChatGLM2):
-    """The chat model."""
-
-
-class ServedText(_Breakable, ChatGLM2LLM):
-    """The same model for raw text."""
-
-
 def served_chat(llm: Any, max_running: int) -> Any:
     """`llm` as the server runs it; one of another kind as it is."""
     if not isinstance(llm, ChatGLM2):
         return llm
-    return ServedChat(**{**_fields(llm), "max_running": max_running})
-
-
-def served_text(llm: LocalModel) -> ServedText:
-    """A chat model's twin for raw text."""
-    return ServedText(**_fields(llm))
-
-
-def _fields(llm: LocalModel) -> dict[str, Any]:
-    return {name: getattr(llm, name) for name in LocalModel.model_fields}
+    fields = {name: getattr(llm, name) for name in LocalModel.model_fields}
+    return ServedChat(**{**fields, "max_running": max_running})

@@ -17,6 +17,7 @@ import uvicorn
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag_server import logs
 from glm_rag_server.app import create_app
+from glm_rag_server.connection import hasty
 from glm_rag_server.errors import as_api_error
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(settings: Settings, host: str, port: int, *, verbose: bool = False) -> N
         # uvicorn raises the signal again when it is done; without this it would end us.
         before = {number: signal.signal(number, _ignore) for number in _ENDING}
         try:
-            _Server(_config(app, settings)).run(sockets=[sock])
+            _Server(config_of(app)).run(sockets=[sock])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -68,16 +69,18 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    server = app.state.context.settings.server
     return uvicorn.Config(
         app,
-        http="h11",
+        http=hasty(server.receive_seconds),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_seconds),
+        timeout_graceful_shutdown=math.ceil(server.shutdown_seconds),
     )
 
 
@@ -101,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         detail = error.strerror or str(error)
         raise ConfigError(
-            f"cannot listen on {host} port {port} ({detail}): choose another with --port"
+            f"cannot listen on {host} port {port} ({detail}): choose another --host or --port"
         ) from error
     return sock
 

@@ -166,11 +166,9 @@ def identity(settings: Settings, name: str) -> int:
     Raises:
         KnowledgeBaseNotFoundError: there is none of that name.
     """
-    from glm_rag.knowledge.database import FILE_NAME
-    from glm_rag.knowledge.naming import existing_folder
+    from glm_rag.stores import identity_of
 
-    # Of the file, not the folder: whoever still has a deleted one open keeps its number taken.
-    return (existing_folder(name, settings.home) / FILE_NAME).stat().st_ino
+    return identity_of(settings, name)
 
 
 def open_knowledge_base(settings: Settings, name: str, *, create: bool = False) -> KnowledgeBase:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import streamlit as st
 
-from glm_rag.errors import ConfigError, KnowledgeBaseNotFoundError
+from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.settings import Settings
 from glm_rag.types import DocumentInfo, KnowledgeBaseInfo
 from glm_rag_ui import backend, session
@@ -151,7 +152,9 @@ def _info(key: str, name: str, _settings: Settings) -> KnowledgeBaseInfo:
 
 
 def _stamp(settings: Settings, name: str) -> str:
-    """Changes whenever something is written into a knowledge base; without opening it."""
+    """Changes whenever something is written into a knowledge base; a folder is not opened."""
+    if settings.store.backend == "milvus":
+        return _stamp_in_milvus(settings, name)
     from glm_rag.knowledge.database import FILE_NAME
     from glm_rag.knowledge.naming import folder_of
 
@@ -163,6 +166,17 @@ def _stamp(settings: Settings, name: str) -> str:
         except OSError:
             parts.append(None)
     return repr(parts)
+
+
+def _stamp_in_milvus(settings: Settings, name: str) -> str:
+    try:
+        opened = session.knowledge_base(settings, name)
+        state: Any = (backend.identity(settings, name), opened.change(), len(opened.failures()))
+    except KnowledgeBaseNotFoundError:
+        raise
+    except KnowledgeBaseError:  # said as it is now, every time
+        state = uuid.uuid4()
+    return repr((settings.store.uri, settings.store.database, name, state))
 
 
 # ---------------------------------------------------------------- changing
@@ -185,18 +199,21 @@ def create(settings: Settings, name: str) -> None:
     Raises:
         ConfigError: not a name. KnowledgeBaseError: there is one of that name, no permission.
     """
-    from glm_rag.knowledge.naming import free_folder
+    from glm_rag.knowledge.naming import folder_of
 
-    free_folder(name, settings.home)
+    if folder_of(name, settings.home).name in backend.list_knowledge_bases(settings):
+        raise KnowledgeBaseError(
+            f"there is a knowledge base {name!r} already: choose another name, or delete it first"
+        )
     backend.open_knowledge_base(settings, name, create=True).close()
 
 
 def rename(settings: Settings, old: str, new: str) -> None:
-    """Give a knowledge base another name; errors as `glm_rag.knowledge.transfer.rename`."""
-    from glm_rag.knowledge.transfer import rename as rename_in
+    """Give a knowledge base another name; errors as `glm_rag.stores.rename_knowledge_base`."""
+    from glm_rag.stores import rename_knowledge_base
 
     if new != old:
-        rename_in(old, new, settings.home)
+        rename_knowledge_base(settings, old, new)
         SHARED.dismiss(settings.home, old)
 
 
@@ -206,10 +223,10 @@ def delete(settings: Settings, name: str) -> None:
     Raises:
         KnowledgeBaseError: somebody is writing into it, or no permission.
     """
-    from glm_rag.knowledge.naming import delete_knowledge_base
     from glm_rag.knowledge.uploads import uploads_of
+    from glm_rag.stores import delete_knowledge_base
 
-    delete_knowledge_base(name, settings.home)
+    delete_knowledge_base(settings, name)
     for folder in uploads_of(name, settings.home):
         shutil.rmtree(folder, ignore_errors=True)
     SHARED.dismiss(settings.home, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -98,11 +99,17 @@ def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
     for collection in (tables.docs_of(stem), tables.texts_of(stem), tables.meta_of(stem)):
         milvus.create(collection, tables.make_rows)
     # Last: what has no name is not there yet.
-    facts = {"change": "0", "format": tables.FORMAT, "name": folder_of(name, Path()).name}
+    facts = {"change": "0", "born": str(time.time_ns()), "format": tables.FORMAT}
+    facts["name"] = folder_of(name, Path()).name
     known = _facts(milvus, stem, *facts)
     rows = [fact_row(key, value) for key, value in facts.items() if key not in known]
     milvus.upsert(tables.meta_of(stem), rows)
     return stem
+
+
+def born(milvus: Milvus, name: str) -> int:
+    """When a knowledge base was made, in nanoseconds since 1970; errors as of `existing_stem`."""
+    return int(_facts(milvus, existing_stem(milvus, name), "born").get("born", 0))
 
 
 def is_complete(milvus: Milvus, stem: str) -> bool:

@@ -13,10 +13,10 @@ from glm_rag.build import info_or_error, open_knowledge_base, templates_for
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.naming import folder_of
-from glm_rag.knowledge.transfer import rename as rename_in
 from glm_rag.knowledge.uploads import uploads_of
 from glm_rag.settings import Settings
 from glm_rag.stores import delete_knowledge_base
+from glm_rag.stores import rename_knowledge_base as rename_in
 from glm_rag.types import KnowledgeBaseInfo
 from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import (
@@ -26,7 +26,6 @@ from glm_rag_server.kb.state import (
     Name,
     Opened,
     TheState,
-    check_is_folder,
     not_found,
     taken,
 )
@@ -79,7 +78,6 @@ def rename_knowledge_base(
     name: Name, wanted: requests.NewKnowledgeBase, context: Context, state: TheState
 ) -> schemas.KnowledgeBase:
     """Give a knowledge base another name; uploads and conversations stay with it."""
-    check_is_folder(context, "renamed")
     home = context.settings.home
     new = folder_of(wanted.name, home).name
     names = context.models.knowledge_bases()
@@ -92,7 +90,7 @@ def rename_knowledge_base(
             if any(not job.is_over for job in state.jobs.of(name)):
                 raise KnowledgeBaseBusyError(f"jobs of {name!r} are under way: stop them first")
             context.models.forget(name)
-            rename_in(name, new, home)
+            rename_in(context.settings, name, new)
         state.jobs.forget(name)
     return views.knowledge_base(info_or_error(context.settings, new), home)
 

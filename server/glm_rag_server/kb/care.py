@@ -20,6 +20,7 @@ from glm_rag.knowledge import transfer
 from glm_rag.knowledge.naming import folder_of
 from glm_rag.knowledge.uploads import IncomingFile, sweep
 from glm_rag.settings import Settings
+from glm_rag.stores import in_data_folder, into_store
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.job import Job
@@ -32,7 +33,6 @@ from glm_rag_server.kb.state import (
     Opened,
     TheState,
     Writer,
-    check_is_folder,
     taken,
 )
 from glm_rag_server.kb.work import rebuilding, verifying
@@ -96,9 +96,7 @@ async def rebuild(
 )
 def export(kb: Opened, context: Context) -> StreamingResponse:
     """Get a knowledge base as one file, as it is at this moment, whoever writes to it."""
-    check_is_folder(context, "exported")
-    home = context.settings.home
-    file = _exported(kb.name, home)
+    file = _exported(kb.name, context.settings)
     size = os.fstat(file.fileno()).st_size
     name = quote(f"{kb.name}.kb")
     headers = {
@@ -108,12 +106,12 @@ def export(kb: Opened, context: Context) -> StreamingResponse:
     return StreamingResponse(_blocks(file), media_type="application/octet-stream", headers=headers)
 
 
-def _exported(name: str, home: Path) -> BinaryIO:
+def _exported(name: str, settings: Settings) -> BinaryIO:
     """An open export that has no name any more, so that nothing is left of it."""
-    folder = _folder(home)
-    target = folder / f".{uuid.uuid4().hex}.part"
+    target = _folder(settings.home) / f".{uuid.uuid4().hex}.part"
     try:
-        transfer.export(name, home, target)
+        with in_data_folder(settings, name) as home:
+            transfer.export(name, home, target)
         return target.open("rb")
     finally:
         target.unlink(missing_ok=True)
@@ -135,7 +133,6 @@ async def import_knowledge_base(
     ] = None,
 ) -> schemas.KnowledgeBase:
     """Make a knowledge base from an export, after checking everything in it."""
-    check_is_folder(context, "imported")
     settings = context.settings
     folder = await to_thread.run_sync(_folder, settings.home)
     incoming = await to_thread.run_sync(IncomingFile, folder)
@@ -153,11 +150,13 @@ async def import_knowledge_base(
 def _imported(file: Path, name: str | None, settings: Settings) -> schemas.KnowledgeBase:
     if name is not None and folder_of(name, settings.home).name in list_knowledge_bases(settings):
         raise taken(name)
-    try:
-        report = transfer.import_file(file, settings.home, name=name)
-    except KnowledgeBaseError as error:
-        message = str(error).replace(str(file), "the file").replace(file.name, "FILE")
-        raise ApiError(400, message, code="unreadable_export") from error
+    with into_store(settings) as (home, finish):
+        try:
+            report = transfer.import_file(file, home, name=name)
+        except KnowledgeBaseError as error:
+            message = str(error).replace(str(file), "the file").replace(file.name, "FILE")
+            raise ApiError(400, message, code="unreadable_export") from error
+        finish(report.name)
     return views.knowledge_base(info_or_error(settings, report.name), settings.home)
 
 

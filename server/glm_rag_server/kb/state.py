@@ -16,7 +16,7 @@ from glm_rag.errors import KnowledgeBaseNotFoundError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.knowledge.naming import folder_of
 from glm_rag_server.auth import require
-from glm_rag_server.context import ServerContext
+from glm_rag_server.context import ServerContext, context_of
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb.jobs import Jobs
 from glm_rag_server.keys import Key
@@ -40,12 +40,6 @@ class State:
         if by not in self.rerankers:
             self.rerankers[by] = build_reranker(context.settings, kb)
         return self.rerankers[by]
-
-
-def context_of(request: Request) -> ServerContext:
-    """The state of the server that got this request; a FastAPI dependency."""
-    context: ServerContext = request.app.state.context
-    return context
 
 
 def state_of(request: Request) -> State:
@@ -112,21 +106,6 @@ def taken(name: str) -> ApiError:
         param="name",
         code="knowledge_base_exists",
     )
-
-
-def check_is_folder(context: ServerContext, what: str) -> None:
-    """What moves a knowledge base as a whole works where it is a folder of this server.
-
-    Raises:
-        ApiError: it is not.
-    """
-    backend = context.settings.store.backend
-    if backend != "faiss":
-        raise ApiError(
-            400,
-            f"knowledge bases in {backend} cannot be {what} here: see glm-rag kb copy",
-            code="unsupported",
-        )
 
 
 Context = Annotated[ServerContext, Depends(context_of)]

@@ -205,7 +205,7 @@ def test_exclude_wins_over_include_and_folders_are_not_entered(tree, monkeypatch
     assert names(discover([tree / "a.txt"], chosen)) == []
 
 
-@pytest.mark.parametrize("pattern", ["", " ", "/", "!a"])
+@pytest.mark.parametrize("pattern", ["", " ", "/", "!a", "[z-a]"])
 def test_what_is_no_pattern_is_refused(pattern):
     with pytest.raises(ConfigError, match="pattern"):
         Selection.of(exclude=[pattern])

@@ -119,6 +119,17 @@ def test_sampling_settings_reach_the_server(served, endpoint):
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_may_change_any_of_them_and_the_others_stay(served, endpoint):
+    llm = remote(served, endpoint, **{"generation.repetition_penalty": 1.1})
+    changes = {"temperature": 0.7, "top_k": 20, "seed": 3, "max_tokens": 33, "stop": ["。"]}
+    limit = "max_completion_tokens" if endpoint == "chat" else "max_tokens"
+    expected = {"temperature": 0.7, "top_k": 20, "seed": 3, limit: 33, "stop": ["。"]}
+    for ask in (llm.invoke, lambda text, **given: whole(llm.stream(text, **given))):
+        ask("Hi", **changes)
+        assert {**expected, "repetition_penalty": 1.1}.items() <= sent(served).items()
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_greedy_sends_nothing_that_only_some_servers_know(served, endpoint):
     whole(remote(served, endpoint).stream("Hi"))
     assert not {"top_k", "top_p", "repetition_penalty", "seed", "stop"} & sent(served).keys()

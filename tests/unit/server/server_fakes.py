@@ -18,6 +18,7 @@ from glm_rag.errors import KnowledgeBaseNotFoundError
 from glm_rag.settings import ServerSettings, Settings
 from glm_rag_server.app import create_app
 from glm_rag_server.context import Models
+from glm_rag_server.server import config_of
 from word_embeddings import DIMENSION, WordEmbeddings
 
 LOCAL = "http://127.0.0.1:8000"
@@ -110,8 +111,7 @@ def serving(app):
     """The application behind a real port of this computer; gives its address."""
     import uvicorn
 
-    config = uvicorn.Config(app, http="h11", ws="none", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(app))
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()

@@ -8,7 +8,7 @@ import pytest
 from server_fakes import FakeModels, app_with, client_of
 
 import ui_fakes
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, tiny_engine
 from glm_rag.errors import ContextWindowError, KnowledgeBaseError
 from glm_rag.settings import Settings
 from glm_rag_server.openai_types import ChatCompletion, Completion
@@ -72,7 +72,7 @@ async def test_what_is_asked_of_the_sampling_reaches_the_model(client, models):
     )  # fmt: skip
     params = models.engine.params[0]
     assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.7, 3)
-    assert (params.seed, params.max_tokens, params.repetition_penalty) == (2**64 - 1, 5, 1.1)
+    assert (params.seed, params.max_tokens, params.repetition_penalty) == (2**63 - 1, 5, 1.1)
     assert params.stop == ("zz", "e")
 
 
@@ -321,11 +321,28 @@ async def test_raw_text_is_continued_without_a_chat_format(client, models):
     assert chunks[-1]["usage"]["completion_tokens"] == 12
 
 
+@pytest.mark.parametrize("nested", [False, True])
+async def test_token_ids_are_continued_as_they_are_special_ones_too(client, models, nested):
+    ids = [*models.engine.tokenizer.eos_token_ids, 1, 2]
+    body = {"model": "smollm2-135m", "prompt": [ids] if nested else ids}
+    reply = await post(client, body, "/v1/completions")
+    assert reply.json()["choices"][0]["text"] == "Hello there."
+    assert reply.json()["usage"]["prompt_tokens"] == len(ids)
+    assert models.engine.prompts == [ids]
+
+
+@pytest.mark.parametrize("ids", [[1, 10**6], [-1], [10**30], [[]]])
+async def test_ids_that_the_model_does_not_have_are_refused(client, models, ids):
+    models.engine = tiny_engine()
+    for stream in (False, True):
+        body = {"model": "smollm2-135m", "prompt": ids, "stream": stream}
+        assert (await post(client, body, "/v1/completions")).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": [1, 2]}, "prompt"),
-        ({"prompt": [[1, 2]]}, "prompt"),
+        ({"prompt": [[1], [2]]}, "prompt"),
         ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"echo": True}, "echo"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import numpy as np
 import pytest
+from server_fakes import client_of
 
-from glm_rag.settings import ModelSettings, ServerSettings, Settings
+from fakes import write_checkpoint
+from glm_rag.settings import LlmSettings, ModelSettings, ServerSettings, Settings
+from glm_rag_server.app import create_app
 from glm_rag_server.context import Models, public_name
 from glm_rag_server.openai_types import EmbeddingList, ModelList
+from openai_server import openai_server
 
 
 def request(texts="How long is leave?", **fields):
@@ -18,10 +23,10 @@ def request(texts="How long is leave?", **fields):
 
 async def test_the_list_has_models_the_embedder_and_knowledge_bases(client):
     body = ModelList.model_validate_json((await client.get("/v1/models")).text)
-    assert [(m.id, m.kind) for m in body.data] == [
-        ("smollm2-135m", "chat"),
-        ("words", "embedding"),
-        ("kb:handbook", "knowledge_base"),
+    assert [(m.id, m.kind, m.max_model_len) for m in body.data] == [
+        ("smollm2-135m", "chat", 8192),
+        ("words", "embedding", None),
+        ("kb:handbook", "knowledge_base", 8192),
     ]
     assert (await client.get("/v1/models/kb:handbook")).json()["id"] == "kb:handbook"
     assert (await client.get("/v1/models/nope")).status_code == 404
@@ -41,6 +46,47 @@ def test_more_models_are_served_where_the_settings_name_them(home):
     assert models.llm("big").model == "/srv/big"
     assert models.llm().model == "smollm2-135m"
     assert models.llm("big") is models.llm("big")
+
+
+async def test_a_model_behind_another_server_is_asked_there_and_more_models_here(home):
+    with openai_server() as other:
+        llm = LlmSettings(backend="openai", base_url=other.url, model="served", max_retries=0)
+        settings = Settings(home=home, llm=llm, server=ServerSettings(models=("/srv/big",)))
+        app = create_app(settings)
+        assert app.state.context.models.llm("big").model == "/srv/big"
+        async with client_of(app) as client:
+            listed = (await client.get("/v1/models")).json()["data"]
+            assert [(m["id"], m.get("max_model_len")) for m in listed[:2]] == [
+                ("served", 4096),
+                ("big", None),
+            ]
+            messages = [{"role": "user", "content": "Hi"}]
+            request = {"model": "served", "messages": messages, "top_k": 3, "temperature": 0.5}
+            reply = (await client.post("/v1/chat/completions", json=request)).json()
+            assert reply["choices"][0]["message"]["content"] == "Paris is it."
+            assert other.requests[-1][1]["top_k"] == 3
+            assert (await client.get("/readyz")).status_code == 200
+            other.model = "another"
+            unready = await client.get("/readyz")
+            assert unready.status_code == 503
+            assert "no model 'served'" in unready.json()["checks"]["model"]
+
+
+async def test_a_model_that_is_not_there_is_listed_without_its_window(settings):
+    async with client_of(create_app(settings)) as client:
+        first = (await client.get("/v1/models")).json()["data"][0]
+    assert first["id"] == "smollm2-135m"
+    assert "max_model_len" not in first
+
+
+def test_a_window_is_read_from_the_models_folder_without_loading_it(settings):
+    folder = settings.models_dir / "smollm2-135m"
+    write_checkpoint(folder)
+    models = Models(settings)
+    assert (
+        models.context_window("smollm2-135m")
+        == json.loads((folder / "config.json").read_text())["seq_length"]
+    )
 
 
 async def test_vectors_come_as_numbers_or_packed(client, models):

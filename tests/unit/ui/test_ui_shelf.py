@@ -8,8 +8,9 @@ pytest.importorskip("streamlit")
 pytest.importorskip("faiss")
 
 from glm_rag.config import load_config
-from glm_rag.errors import ConfigError
+from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.knowledge.base import KnowledgeBase
+from glm_rag.types import IngestFailure
 from glm_rag_ingest.places import allowed_path
 from glm_rag_ui import backend, shelf
 from word_embeddings import WordEmbeddings
@@ -30,12 +31,45 @@ def test_another_file_in_the_same_folder_is_another_knowledge_base(home):
 
 
 def test_totals_are_read_again_when_somebody_has_written(home, monkeypatch):
-    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: WordEmbeddings())
+    monkeypatch.setattr("glm_rag.embeddings.create_embeddings", lambda _settings: WordEmbeddings())
     make(home, "a")
     assert [info.num_chunks for info in shelf.infos(load_config())] == [1]
     make(home, "a", "two", "three")
     make(home, "b")
     assert [(i.name, i.num_chunks) for i in shelf.infos(load_config())] == [("a", 3), ("b", 1)]
+
+
+def test_a_shelf_in_milvus_is_seen_and_changed_as_one_on_the_disk(home, monkeypatch, tmp_path):
+    pytest.importorskip("milvus_lite")
+    monkeypatch.setattr("glm_rag.embeddings.create_embeddings", lambda _settings: WordEmbeddings())
+    monkeypatch.setenv("GLM_RAG_STORE__BACKEND", "milvus")
+    monkeypatch.setenv("GLM_RAG_STORE__URI", str(tmp_path / "kb.db"))
+    settings = load_config()
+
+    def seen():
+        return [(i.name, i.num_chunks, i.num_failures, i.error) for i in shelf.infos(settings)]
+
+    shelf.create(settings, "a")
+    with pytest.raises(KnowledgeBaseError, match="already"):
+        shelf.create(settings, "a")
+    assert seen() == [("a", 0, 0, "")]
+    with backend.open_knowledge_base(settings, "a") as kb:
+        kb.add_texts(["one", "two"])
+        assert seen() == [("a", 2, 0, "")]
+        kb.record_failure(IngestFailure("file:///x.pdf", "load", "encrypted: no password", True))
+    assert seen() == [("a", 2, 1, "")]
+    upload = settings.home / "uploads" / "a" / "x.md"
+    upload.parent.mkdir(parents=True)
+    upload.write_text("x")
+    shelf.rename(settings, "a", "b")
+    assert seen() == [("b", 2, 1, "")]
+    assert shelf.uploaded_file(settings, "b", upload.as_uri()) == upload
+    shelf.delete(settings, "b")
+    assert seen() == []
+    assert not upload.exists()
+    shelf.create(settings, "b")
+    assert seen() == [("b", 0, 0, "")]
+    assert not (home / "kb").exists()
 
 
 @pytest.mark.parametrize("text", ["", "  ", "/", "..", "/etc", "~", "a\x00b", "/allowed-too"])

@@ -14,7 +14,7 @@ def words(monkeypatch):
     from word_embeddings import WordEmbeddings
 
     embeddings = WordEmbeddings()
-    monkeypatch.setattr("glm_rag.build.build_embeddings", lambda _settings: embeddings)
+    monkeypatch.setattr("glm_rag.embeddings.create_embeddings", lambda _settings: embeddings)
     yield embeddings
     embeddings.gate.set()
 
