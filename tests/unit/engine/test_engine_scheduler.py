@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from glm_rag.engine import batch as batch_module
-from glm_rag.engine import memory
+from glm_rag.engine import memory, prefix_files
 from glm_rag.engine.engine import Engine
 from glm_rag.engine.scheduler import Scheduler
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError, ModelError
@@ -209,6 +209,28 @@ def test_finished_sequences_are_saved_and_closed_ones_are_kept(engine, tmp_path)
     again = list(engine.generate(list(b"broken off" * 20), GREEDY))
     assert again[-1].usage.cached_tokens == 199
     assert len(list(tmp_path.glob("*/*"))) == 2
+
+
+def test_nobody_waits_while_a_long_sequence_is_written_to_its_file(engine, tmp_path, monkeypatch):
+    engine.keep_sequences(CacheLimits(10**8, 10**8, tmp_path))
+    engine.serve(2)
+    writing, written = threading.Event(), threading.Event()
+    save = prefix_files.save_cache
+
+    def slow(*args, **options):
+        writing.set()
+        written.wait(20)
+        return save(*args, **options)
+
+    monkeypatch.setattr(prefix_files, "save_cache", slow)
+    reader = threading.Thread(target=list, args=(engine.generate(PROMPTS[2], GREEDY),))
+    reader.start()
+    assert writing.wait(5)
+    meanwhile = reading(engine.generate(PROMPTS[0], GREEDY))
+    written.set()
+    reader.join()
+    assert summary(meanwhile) == alone(PROMPTS[0], GREEDY)
+    assert len(list(tmp_path.glob("*/*"))) == 1
 
 
 # ---------------------------------------------------------------- places and memory
