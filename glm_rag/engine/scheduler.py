@@ -193,7 +193,7 @@ class _Answer(Generator[GenerationDelta, None, None]):
     ) -> GenerationDelta:
         """Close, then raise."""
         self.close()
-        raise typ if isinstance(typ, BaseException) else typ(val).with_traceback(tb)
+        return super().throw(typ, val, tb)
 
     def close(self) -> None:
         """No more is wanted; whoever waits for the next delta gets none."""

@@ -290,6 +290,16 @@ def test_dropping_an_answer_in_any_thread_is_closing_it(engine):
     assert engine.scheduler.stats().finished == {"closed": 1}
 
 
+@pytest.mark.parametrize("error", [ValueError("the reader failed"), ValueError])
+def test_an_error_thrown_into_an_answer_closes_it(engine, error):
+    engine.serve(1)
+    answer = engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=900))
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - no words of its own
+        answer.throw(error)
+    assert str(raised.value) in ("", "the reader failed")
+    assert list(answer) == []
+
+
 def test_a_slow_reader_holds_up_nobody(engine):
     engine.serve(2)
     slow = engine.generate(PROMPTS[0], GREEDY)
