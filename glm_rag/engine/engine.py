@@ -392,8 +392,8 @@ class Engine:
                 raise item
             if isinstance(item, GenerationDelta):
                 yield number, item
-            elif self.store is not None:
-                self.store.save(item.cache)
+            else:
+                item.save_in(self.store)
 
     def check_prompt(self, prompt_ids: Sequence[int]) -> None:
         """Raise what `generate` would raise for this prompt."""

@@ -181,8 +181,8 @@ class _Answer(Generator[GenerationDelta, None, None]):
         self._is_over = True
         if isinstance(came, Exception):
             raise came
-        if isinstance(came, Finished) and (store := self._engine.store) is not None:
-            store.save(came.cache)
+        if isinstance(came, Finished):
+            came.save_in(self._engine.store)
         raise StopIteration
 
     def throw(

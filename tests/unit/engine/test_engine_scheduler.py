@@ -294,7 +294,7 @@ def test_dropping_an_answer_in_any_thread_is_closing_it(engine):
 def test_an_error_thrown_into_an_answer_closes_it(engine, error):
     engine.serve(1)
     answer = engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=900))
-    with pytest.raises(ValueError) as raised:  # noqa: PT011 - no words of its own
+    with pytest.raises(ValueError) as raised:
         answer.throw(error)
     assert str(raised.value) in ("", "the reader failed")
     assert list(answer) == []
@@ -307,6 +307,19 @@ def test_a_slow_reader_holds_up_nobody(engine):
     assert len(list(engine.generate(PROMPTS[1], GREEDY))) > 40
     wait_until(lambda: engine.scheduler.num_running == 0)
     assert len(list(slow)) >= 40
+
+
+def test_an_answer_that_is_not_read_to_its_end_holds_no_cache(engine):
+    engine.serve(1)
+    unread = engine.generate(PROMPTS[0], GREEDY)
+    next(unread)
+    [running] = engine.scheduler._batch._running.values()
+    cache = weakref.ref(running.cache)
+    del running
+    wait_until(lambda: engine.scheduler.num_running == 0)
+    gc.collect()
+    assert cache() is None
+    assert len(list(unread)) >= 39
 
 
 def test_what_does_not_fit_beside_the_others_waits_and_lets_nobody_pass(engine, monkeypatch):
