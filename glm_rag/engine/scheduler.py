@@ -193,6 +193,8 @@ class _Answer(Generator[GenerationDelta, None, None]):
     ) -> GenerationDelta:
         """Close, then raise."""
         self.close()
+        if isinstance(typ, BaseException):
+            raise typ
         return super().throw(typ, val, tb)
 
     def close(self) -> None:
