@@ -97,20 +97,6 @@ class Models:
                 self._llms[name] = served_chat(llm, settings.server.max_running)
             return self._llms[name]
 
-    def context_window(self, name: str) -> int | None:
-        """Tokens of prompt and answer of a language model, where it is known without loading it."""
-        settings = self.settings
-        if settings.llm.backend == "openai" and name == self.name:
-            return settings.llm.context_window
-        from glm_rag.engine.config import ModelConfig
-        from glm_rag.models.loading import resolve
-
-        try:
-            folder = resolve(self._others.get(name, settings.model.name), settings.models_dir)
-            return ModelConfig.from_folder(folder).seq_length
-        except ModelError:  # not pulled, or broken: whoever asks it is told
-            return None
-
     def check_model(self) -> None:
         """Make sure that the settings' model can answer.
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from glm_rag_server.auth import require
-from glm_rag_server.context import KB_PREFIX, Models, ServerContext, context_of, public_name
+from glm_rag_server.context import KB_PREFIX, ServerContext, context_of, public_name
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import Key
 from glm_rag_server.openai_types import ERRORS, ModelBody, ModelList
@@ -18,23 +18,13 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
 Reader = Annotated[Key, Depends(require("read"))]
 
 
-@router.get(
-    "/models",
-    response_model=ModelList,
-    response_model_exclude_none=True,
-    summary="List models and knowledge bases",
-)
+@router.get("/models", response_model=ModelList, summary="List models and knowledge bases")
 async def list_models(request: Request, _key: Reader) -> dict[str, Any]:
     """Language models, the embedder, and every knowledge base as `kb:NAME`."""
     return {"object": "list", "data": await _all(context_of(request))}
 
 
-@router.get(
-    "/models/{name:path}",
-    response_model=ModelBody,
-    response_model_exclude_none=True,
-    summary="Look at one of them",
-)
+@router.get("/models/{name:path}", response_model=ModelBody, summary="Look at one of them")
 async def get_model(name: str, request: Request, _key: Reader) -> dict[str, Any]:
     """One of those that the list has."""
     for body in await _all(context_of(request)):
@@ -48,15 +38,10 @@ async def _all(context: ServerContext) -> list[dict[str, Any]]:
     models = context.models
     names = await asyncio.to_thread(models.knowledge_bases)
     return [
-        *[await asyncio.to_thread(_language_model, models, name) for name in models.names],
+        *(_body(name, "chat") for name in models.names),
         _body(public_name(models.embeddings().name), "embedding"),
         *(_body(KB_PREFIX + name, "knowledge_base") for name in names),
     ]
-
-
-def _language_model(models: Models, name: str) -> dict[str, Any]:
-    window = models.context_window(name)
-    return _body(name, "chat") | ({} if window is None else {"context_window": window})
 
 
 def _body(name: str, kind: str) -> dict[str, Any]:

@@ -396,9 +396,6 @@ class ModelBody(BaseModel):
     created: int
     owned_by: str
     kind: Literal["chat", "embedding", "knowledge_base"] = Field(description="an extension")
-    context_window: int | None = Field(
-        default=None, description="an extension: tokens of prompt and answer, where it is known"
-    )
 
 
 class ModelList(BaseModel):

