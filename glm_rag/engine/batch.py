@@ -37,7 +37,7 @@ class Finished:
     cache: KVCache | None
 
     def save_in(self, store: PrefixStore | None) -> None:
-        """Write the sequence to its file; whoever takes the answer does it, and nobody else waits."""
+        """Write the sequence to its file, in the thread of whoever takes the answer."""
         if store is not None and self.cache is not None:
             store.save(self.cache)
 
