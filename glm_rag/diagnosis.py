@@ -41,6 +41,10 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     yield _device(settings)
     yield _kernels(settings)
     yield _model(settings)
+    if settings.store.backend == "milvus":
+        yield _milvus(settings)
+    if settings.ingestion.engine == "ray":
+        yield _package("ray", "ray", "ray")
     yield _home(settings.home)
 
 
@@ -147,6 +151,23 @@ def _remote_model(settings: Settings) -> Finding:
     counted = settings.llm.tokenizer or "an estimate: set llm.tokenizer for exact counts"
     facts = f"{window:,} tokens, endpoint {settings.llm.endpoint}, counted by {counted}"
     return Finding("model", "ok", f"{name} at {server.url}: {facts}")
+
+
+def _milvus(settings: Settings) -> Finding:
+    """Whether the configured Milvus answers."""
+    from glm_rag.errors import GlmRagError
+    from glm_rag.stores import list_knowledge_bases
+
+    uri = settings.store.uri
+    if "://" not in uri and uri.endswith(".db") and not Path(uri).exists():
+        # Asking it would make the file.
+        return Finding("milvus", "ok", f"{uri}: not there yet, the first ingest makes it")
+    try:
+        names = list_knowledge_bases(settings)
+    except GlmRagError as error:
+        return Finding("milvus", "error", str(error))
+    count = f"{len(names)} knowledge base" + ("" if len(names) == 1 else "s")
+    return Finding("milvus", "ok", f"{uri}: {count}")
 
 
 def _home(home: Path) -> Finding:

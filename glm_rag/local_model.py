@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -189,19 +190,22 @@ class LocalModel(BaseModel):
 async def in_threads(
     chunks: Iterator[T], deltas: Generator[GenerationDelta, None, None]
 ) -> AsyncGenerator[T, None]:
-    """Chunks that are made of an answer's deltas, each waited for in a thread.
+    """Chunks that are made of an answer's deltas, each waited for in a thread of its own: answers
+    that wait for a place would take all threads that the event loop has from those that run.
 
     Whoever breaks off stops the answer at once, also while it waits for its place or reads its
     prompt. Without a scheduler it stops with its next delta.
     """
     loop, context = asyncio.get_running_loop(), copy_context()
     following = partial(next, chunks, None)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="glm-rag-stream")
     try:
-        while (item := await loop.run_in_executor(None, context.run, following)) is not None:
+        while (item := await loop.run_in_executor(thread, context.run, following)) is not None:
             yield item
     finally:
         with suppress(ValueError):  # a plain generator that is computing
             deltas.close()
+        thread.shutdown(wait=False)
 
 
 def _check_override(name: str) -> None:

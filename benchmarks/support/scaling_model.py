@@ -26,6 +26,8 @@ class Assumptions:
         disk_gb_month: of fast disk.
         node_cores, node_gb: of a CPU machine.
         local_seconds: longest search of one core that the knowledge base on one machine may take.
+        milvus_bytes: of memory that Milvus takes for a chunk besides its float32 vector: graph,
+            words, columns.
     """
 
     questions_a_day: float = 20
@@ -40,6 +42,7 @@ class Assumptions:
     node_cores: float = 8
     node_gb: float = 32
     local_seconds: float = 1.0
+    milvus_bytes: float = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Device:
 
     Attributes:
         alone: tokens a second of one answer when no other runs.
-        together: answers that were decoded at once for `write`.
+        together: answers that ran at once for `write`, their prompts' reading included.
     """
 
     name: str
@@ -113,7 +116,7 @@ class Measured:
             search_per_chunk=per_chunk,
             prompt_tokens=evidence["tokens read (median)"],
             cpu=_cpu(_load(folder, "engine_vs_llama_cpp")),
-            gpu=_gpu(_load(folder, "gpu_engine")),
+            gpu=_gpu(_load(folder, "gpu_engine"), _load(folder, "concurrent_streams_cuda")),
         )
 
     def search_seconds(self, chunks: float) -> float:
@@ -179,17 +182,18 @@ def plan(measured: Measured, assumed: Assumptions, chunks: int, users: int) -> P
     peak = users * a.questions_a_day / (a.day_hours * 3600) * a.peak
     node_hour = a.core_hour * a.node_cores
     gpus, answer_cores = _answering(measured, a, peak)
-    search_cores = peak * measured.search_seconds(chunks) / a.busy
-    memory = chunks * measured.index_bytes / _GB
-    for_memory = math.ceil(memory / (a.node_gb * a.busy))
     answer_nodes = math.ceil(answer_cores / a.node_cores)
+    seconds = measured.search_seconds(chunks)
+    for_cores = math.ceil(peak * seconds / a.busy / a.node_cores)
+    memory = chunks * measured.index_bytes / _GB
+    local = seconds <= a.local_seconds and max(for_cores, _nodes_for(memory, a)) <= 1
+    if not local:
+        memory = chunks * (measured.vector_bytes + a.milvus_bytes) / _GB
+    for_memory = _nodes_for(memory, a)
     # one machine does both where both fit
     spare = answer_nodes * a.node_cores - answer_cores
-    fits = answer_nodes > 0 and search_cores <= spare and for_memory <= 1
-    search_nodes = 0 if fits else max(math.ceil(search_cores / a.node_cores), for_memory, 1)
-    cores = (search_nodes or 1) * a.node_cores
-    seconds = measured.search_seconds(chunks)
-    local = seconds <= a.local_seconds and search_nodes <= 1
+    fits = local and answer_nodes > 0 and peak * seconds / a.busy <= spare
+    search_nodes = 0 if fits else max(for_cores, for_memory, 1)
     answering = gpus * a.gpu_hour + answer_nodes * node_hour
     return Plan(
         chunks=chunks,
@@ -199,9 +203,9 @@ def plan(measured: Measured, assumed: Assumptions, chunks: int, users: int) -> P
         gpus=gpus,
         answer_nodes=answer_nodes,
         search_nodes=search_nodes,
-        memory_bound=for_memory > math.ceil(search_cores / a.node_cores),
+        memory_bound=for_memory > for_cores,
         local=local,
-        search_wait=seconds if local else seconds / cores,
+        search_wait=seconds if local else seconds / (search_nodes * a.node_cores),
         memory_gb=memory,
         disk_gb=chunks * measured.disk_bytes / _GB,
         ingest_core_hours=chunks / measured.chunks_a_second / 3600,
@@ -209,6 +213,10 @@ def plan(measured: Measured, assumed: Assumptions, chunks: int, users: int) -> P
         search_cost=search_nodes * node_hour * _HOURS_A_MONTH,
         storage_cost=chunks * measured.disk_bytes / _GB * a.disk_gb_month,
     )
+
+
+def _nodes_for(memory_gb: float, a: Assumptions) -> int:
+    return math.ceil(memory_gb / (a.node_gb * a.busy))
 
 
 def cost_of_answers(measured: Measured, assumed: Assumptions, device: Device) -> float:
@@ -235,10 +243,17 @@ def _cpu(result: dict[str, Any]) -> Device:
     return Device("2 CPU cores, int4", own["prefill 512"], speed, speed, 1)
 
 
-def _gpu(result: dict[str, Any]) -> Device:
-    row = next(row for row in result["rows"] if row["model"] == "glm-rag, bfloat16")
-    alone = row["decode at 8"]
-    return Device("H100, bfloat16", row["prefill 512"], row["batch of 8 at 512"], alone, 8)
+def _gpu(alone: dict[str, Any], together: dict[str, Any]) -> Device:
+    """Reading as an answer alone does it, writing as many answers together do."""
+    read = next(row for row in alone["rows"] if row["model"] == "glm-rag, bfloat16")["prefill 512"]
+    rows = [row for row in together["rows"] if row["weights"] == "bfloat16"]
+    speeds = {
+        int(row["answers"].split()[0]): row["tok/s"]
+        for row in rows
+        if row["answers"].endswith(" streams")
+    }
+    most = max(speeds)
+    return Device("H100, bfloat16", read, speeds[most], speeds[1], most)
 
 
 def _load(folder: Path, name: str) -> dict[str, Any]:

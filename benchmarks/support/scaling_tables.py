@@ -45,7 +45,10 @@ def _measured(m: Measured) -> str:
         ),
         ("tokens of a question with its passages", f"{m.prompt_tokens:,.0f}", "answers_xquad"),
     ]
-    for device, source in ((m.cpu, "engine_vs_llama_cpp"), (m.gpu, "gpu_engine")):
+    for device, source in (
+        (m.cpu, "engine_vs_llama_cpp"),
+        (m.gpu, "gpu_engine, concurrent_streams_cuda"),
+    ):
         speed = f"{device.read:,.0f} read, {device.alone:,.0f} written by one answer"
         if device.together > 1:
             speed += f", {device.write:,.0f} by {device.together} together"
@@ -73,6 +76,11 @@ def _assumed(a: Assumptions) -> str:
             "longest search of one core before Milvus",
             f"{_short(a.local_seconds)} s",
             "local-seconds",
+        ),
+        (
+            "memory of a chunk in Milvus besides its vector: graph, words, columns",
+            f"{a.milvus_bytes:,.0f} bytes",
+            "milvus-bytes",
         ),
     ]
     return _table(("what", "value", "option"), rows)

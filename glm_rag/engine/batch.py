@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from glm_rag.engine.engine import Engine
+    from glm_rag.engine.prefix_store import PrefixStore
 
 # Prompt tokens read in one step: so long running answers wait, and who leaves keeps its place.
 # On a CPU larger chunks are no faster.
@@ -30,9 +31,15 @@ SHARED_CUDA_CHUNK = 512
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Comes behind the last delta: the sequence that the engine's store may save."""
+    """Comes behind the last delta: the sequence that the engine's store may save to a file, if it
+    has files. A reader that is slow would hold its memory for nothing."""
 
-    cache: KVCache
+    cache: KVCache | None
+
+    def save_in(self, store: PrefixStore | None) -> None:
+        """Write the sequence to its file, in the thread of whoever takes the answer."""
+        if store is not None and self.cache is not None:
+            store.save(self.cache)
 
 
 @dataclass(eq=False, slots=True)
@@ -163,10 +170,12 @@ class Batch:
         generation = self._running.pop(request)
         generation.close()
         self.totals.finished[why] += 1
-        if engine.store is not None:
-            engine.store.keep(generation.cache)
+        store = engine.store
+        if store is not None:
+            store.keep(generation.cache)
+        has_files = store is not None and store.files is not None
         if not request.is_closed:
-            request.put(Finished(generation.cache))
+            request.put(Finished(generation.cache if has_files else None))
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._running.pop(request, None)

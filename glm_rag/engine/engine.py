@@ -297,8 +297,9 @@ class Engine:
             ModelError: the cache would not fit into memory.
             GenerationError: the model computed NaN or infinite logits.
         """
-        if cache is None and self.scheduler is not None:
-            return self.scheduler.stream(prompt_ids, params)
+        # Read once: another thread may end serving meanwhile.
+        if cache is None and (scheduler := self.scheduler) is not None:
+            return scheduler.stream(prompt_ids, params)
         if cache is not None and not cache.fits(self.model.new_cache()):
             raise ConfigError(_OTHER_CACHE)
         held = 0 if cache is None else cache.num_bytes
@@ -391,8 +392,8 @@ class Engine:
                 raise item
             if isinstance(item, GenerationDelta):
                 yield number, item
-            elif self.store is not None:
-                self.store.save(item.cache)
+            else:
+                item.save_in(self.store)
 
     def check_prompt(self, prompt_ids: Sequence[int]) -> None:
         """Raise what `generate` would raise for this prompt."""

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,9 +32,15 @@ class PrefixFiles:
     any number of processes may read, write and remove at once. A damaged or foreign file is
     removed. Nothing but `save` raises for what the disk does.
 
+    Any thread may use it.
+
     Args:
         root: folder of all models. key: `fingerprint` of this one.
         budget: most bytes of all files under `root`; the least recently used go first.
+
+    Attributes:
+        lock: of what is known of the files. It is not held while a file is written, which takes
+            seconds for a long sequence.
     """
 
     def __init__(self, root: Path, key: str, budget: int) -> None:
@@ -42,11 +49,14 @@ class PrefixFiles:
         self._index: PrefixIndex[Path] = PrefixIndex()
         self._seen: dict[str, bytes] = {}  # key of the ids by file name
         self._stamp = 0
+        self.lock = threading.RLock()
+        self._writing = threading.Lock()  # one at a time, so that the budget holds
 
     def longest(self, ids: bytes) -> tuple[int, bytes | None]:
         """Most leading ids that a file holds, and the key of that file."""
-        self._refresh()
-        return self._index.longest(ids)
+        with self.lock:
+            self._refresh()
+            return self._index.longest(ids)
 
     def holds(self, token_ids: Sequence[int]) -> bool:
         """Whether a file has all of these ids."""
@@ -54,13 +64,14 @@ class PrefixFiles:
 
     def load(self, entry: bytes, empty: KVCache) -> bool:
         """Fill a cache from a file and mark the file as used; False, and gone, if it is bad."""
-        path = self._index.pop(entry)
-        try:
-            load_cache(path, empty, key=self.key)
-        except CheckpointError as error:
-            self._discard(path, error)
-            return False
-        self._index.put(entry, path)
+        with self.lock:
+            path = self._index.pop(entry)
+            try:
+                load_cache(path, empty, key=self.key)
+            except CheckpointError as error:
+                self._discard(path, error)
+                return False
+            self._index.put(entry, path)
         with contextlib.suppress(OSError):
             os.utime(path)
         return True
@@ -75,20 +86,27 @@ class PrefixFiles:
         """
         ids = id_key(cache.token_ids)
         size = cache.length * cache.bytes_per_column
-        found, entry = self.longest(ids)
-        if size > self.budget or (found == cache.num_tokens and entry is not None):
-            return 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(size)
-        name = hashlib.sha256(ids).hexdigest()[:32] + SUFFIX
-        path = self.folder / (_PINNED + name if pinned else name)
-        written = save_cache(cache, path, key=self.key)
+        with self._writing:
+            with self.lock:
+                found, entry = self.longest(ids)
+                if size > self.budget or (found == cache.num_tokens and entry is not None):
+                    return 0
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._make_room(size)
+            name = hashlib.sha256(ids).hexdigest()[:32] + SUFFIX
+            path = self.folder / (_PINNED + name if pinned else name)
+            written = save_cache(cache, path, key=self.key)
+            with self.lock:
+                self._came(ids, path)
+        return written
+
+    def _came(self, ids: bytes, path: Path) -> None:
+        """A new file is there, and serves in the place of those that hold a beginning of it."""
         self._seen[path.name] = ids
         self._index.put(ids, path)
         for shorter in self._index.beginnings(ids):
             if not self._index.get(shorter).name.startswith(_PINNED):
                 self._remove(self._index.pop(shorter))
-        return written
 
     def num_bytes(self) -> int:
         """Bytes of all files under the root."""

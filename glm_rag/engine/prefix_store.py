@@ -41,7 +41,6 @@ class PrefixStore:
         self._order: dict[bytes, None] = {}  # least recently used first
         self._num_bytes = 0
         self._lock = threading.Lock()
-        self._disk = threading.Lock()  # of its own: who only wants memory waits for no file
 
     @property
     def num_bytes(self) -> int:
@@ -63,8 +62,9 @@ class PrefixStore:
         wanted = id_key(token_ids)
         with self._lock:
             shared, kept = self._in_memory(wanted)
-        with self._disk:
-            from_file = self._in_files(wanted, shared, new_cache)
+        from_file = None
+        if self.files is not None:
+            from_file = _in_files(self.files, wanted, shared, new_cache)
         if from_file is not None:
             from_file.truncate(from_file.common_prefix(token_ids))
             from_file.reserve(room)
@@ -100,14 +100,13 @@ class PrefixStore:
         """
         if self.files is None or cache.num_tokens < _MIN_SAVED_TOKENS:
             return
-        with self._disk:
-            held, _ = self.files.longest(id_key(cache.token_ids))
-            if held >= _HELD_SHARE * cache.num_tokens:
-                return
-            try:
-                self.files.save(cache)
-            except OSError as error:
-                logger.warning("cannot keep a KV cache in %s: %s", self.files.folder, error)
+        held, _ = self.files.longest(id_key(cache.token_ids))
+        if held >= _HELD_SHARE * cache.num_tokens:
+            return
+        try:
+            self.files.save(cache)
+        except OSError as error:
+            logger.warning("cannot keep a KV cache in %s: %s", self.files.folder, error)
 
     def clear(self) -> None:
         """Forget what is in memory; files stay."""
@@ -122,19 +121,6 @@ class PrefixStore:
         self._touch(entry)
         return shared, self._kept.get(entry)
 
-    def _in_files(
-        self, wanted: bytes, known: int, new_cache: Callable[[], KVCache]
-    ) -> KVCache | None:
-        """The file that has more of it than the `known` ids that memory has."""
-        while self.files is not None:
-            shared, entry = self.files.longest(wanted)
-            if entry is None or shared <= known:
-                return None
-            cache = new_cache()
-            if self.files.load(entry, cache):
-                return cache
-        return None
-
     def _touch(self, ids: bytes) -> None:
         del self._order[ids]
         self._order[ids] = None
@@ -142,3 +128,17 @@ class PrefixStore:
     def _drop(self, ids: bytes) -> None:
         del self._order[ids]
         self._num_bytes -= self._kept.pop(ids).num_bytes
+
+
+def _in_files(
+    files: PrefixFiles, wanted: bytes, known: int, new_cache: Callable[[], KVCache]
+) -> KVCache | None:
+    """The file that has more of it than the `known` ids that memory has."""
+    with files.lock:
+        while True:
+            shared, entry = files.longest(wanted)
+            if entry is None or shared <= known:
+                return None
+            cache = new_cache()
+            if files.load(entry, cache):
+                return cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Generator, Sequence
 from queue import SimpleQueue
@@ -108,13 +109,19 @@ class Scheduler:
         with self._lock:
             if self._is_closed:
                 raise GenerationError(_CLOSED)
-            self._batch.waiting.append(answer.request)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._drive, name="glm-rag-scheduler", daemon=True
-                )
-                self._thread.start()
+                self._thread = self._started()
+            self._batch.waiting.append(answer.request)
         return answer
+
+    def _started(self) -> threading.Thread:
+        """The thread that computes; it looks at the batch when the lock is free."""
+        thread = threading.Thread(target=self._drive, name="glm-rag-scheduler", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter goes away
+            raise GenerationError(f"nothing can be computed: {first_line(error)}") from error
+        return thread
 
     def close(self) -> None:
         """End the running and waiting answers with GenerationError, after the step in progress."""
@@ -127,6 +134,12 @@ class Scheduler:
             thread = self._thread
         if thread is not None:
             thread.join(timeout)
+
+    def after_fork(self) -> None:
+        """In a child process the computing thread is gone, maybe with the lock in its hands."""
+        self._lock, self._thread = threading.Lock(), None
+        left, self._batch = self._batch, Batch(self.max_running)
+        left.fail("the answer belongs to the process that was forked")
 
     def _drive(self) -> None:
         """Step until there is nothing left to do."""
@@ -168,8 +181,8 @@ class _Answer(Generator[GenerationDelta, None, None]):
         self._is_over = True
         if isinstance(came, Exception):
             raise came
-        if isinstance(came, Finished) and self._engine.store is not None:
-            self._engine.store.save(came.cache)
+        if isinstance(came, Finished):
+            came.save_in(self._engine.store)
         raise StopIteration
 
     def throw(
@@ -180,7 +193,9 @@ class _Answer(Generator[GenerationDelta, None, None]):
     ) -> GenerationDelta:
         """Close, then raise."""
         self.close()
-        raise typ if isinstance(typ, BaseException) else typ(val).with_traceback(tb)
+        if isinstance(typ, BaseException):
+            raise typ
+        return super().throw(typ, val, tb)
 
     def close(self) -> None:
         """No more is wanted; whoever waits for the next delta gets none."""
@@ -192,6 +207,15 @@ class _Answer(Generator[GenerationDelta, None, None]):
 
 
 _LIVE: WeakSet[Scheduler] = WeakSet()
+
+
+def _after_fork() -> None:
+    for scheduler in list(_LIVE):
+        scheduler.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

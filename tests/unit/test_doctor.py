@@ -101,3 +101,17 @@ def test_on_cuda_the_report_tells_of_flash_attention(monkeypatch):
     assert row["status"] == "ok"
     assert "triton: fused; torch with" in row["detail"]
     assert "flash_attn not installed" in row["detail"]
+
+
+def test_a_configured_milvus_is_asked_and_its_error_is_the_reports(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLM_RAG_STORE__BACKEND", "milvus")
+    monkeypatch.setenv("GLM_RAG_INGESTION__ENGINE", "ray")
+    monkeypatch.setenv("GLM_RAG_STORE__URI", str(tmp_path / "new.db"))
+    code, rows = findings()
+    assert (code, rows["milvus"]["status"]) == (0, "ok")
+    assert "ray" in rows
+    assert not (tmp_path / "new.db").exists()
+    monkeypatch.setenv("GLM_RAG_STORE__URI", str(tmp_path / "new.txt"))
+    code, rows = findings()
+    assert code == 1
+    assert "store.uri" in rows["milvus"]["detail"]

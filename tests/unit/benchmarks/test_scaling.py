@@ -32,7 +32,9 @@ def test_the_page_holds_what_the_script_prints():
         ("knowledge_scale", ("question", "eight_words", "p50_ms")),
         ("question_latency", ("rows", "XQuAD, en", "p50_ms")),
         ("engine_vs_llama_cpp", ("medians", "glm-rag", "decode at 0")),
-        ("gpu_engine", ("rows", 0, "batch of 8 at 512")),
+        ("gpu_engine", ("rows", 0, "prefill 512")),
+        ("concurrent_streams_cuda", ("rows", 1, "tok/s")),  # one answer
+        ("concurrent_streams_cuda", ("rows", 3, "tok/s")),  # most together
         ("answers_xquad", ("rows", 0, "tokens read (median)")),
     ],
 )
@@ -77,6 +79,14 @@ def test_machines_carry_the_peak_and_hold_the_index():
             machines = p.search_nodes or p.answer_nodes
             assert machines * USUAL.node_cores * USUAL.busy >= seconds
             assert machines * USUAL.node_gb >= p.memory_gb
+
+
+def test_milvus_holds_whole_vectors_in_memory():
+    far = plan(MEASURED, USUAL, 10**9, 1)
+    assert far.memory_gb >= MEASURED.vector_bytes
+    near = plan(MEASURED, USUAL, 10**5, 1)
+    assert near.local
+    assert near.memory_gb == pytest.approx(10**5 * MEASURED.index_bytes / 1e9)
 
 
 def test_more_chunks_and_more_users_never_cost_less():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 from glm_rag.engine import batch as batch_module
-from glm_rag.engine import memory
+from glm_rag.engine import memory, prefix_files
 from glm_rag.engine.engine import Engine
 from glm_rag.engine.scheduler import Scheduler
 from glm_rag.errors import ConfigError, ContextWindowError, GenerationError, ModelError
@@ -46,6 +49,36 @@ def wait_until(holds, seconds=5.0):
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.002)
+
+
+def ended_with(child, seconds=20.0):
+    """Exit status of a process; it is killed where it does not end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def reading(stream):
+    """The deltas, or what ended them; fails where neither comes."""
+    came = []
+
+    def read():
+        try:
+            came.append(list(stream))
+        except Exception as error:  # noqa: BLE001 - handed on
+            came.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(5)
+    stream.close()  # lets the thread go in any case
+    assert came, "the reader waits for ever"
+    return came[0]
 
 
 class Passes:
@@ -178,6 +211,28 @@ def test_finished_sequences_are_saved_and_closed_ones_are_kept(engine, tmp_path)
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
+def test_nobody_waits_while_a_long_sequence_is_written_to_its_file(engine, tmp_path, monkeypatch):
+    engine.keep_sequences(CacheLimits(10**8, 10**8, tmp_path))
+    engine.serve(2)
+    writing, written = threading.Event(), threading.Event()
+    save = prefix_files.save_cache
+
+    def slow(*args, **options):
+        writing.set()
+        written.wait(20)
+        return save(*args, **options)
+
+    monkeypatch.setattr(prefix_files, "save_cache", slow)
+    reader = threading.Thread(target=list, args=(engine.generate(PROMPTS[2], GREEDY),))
+    reader.start()
+    assert writing.wait(5)
+    meanwhile = reading(engine.generate(PROMPTS[0], GREEDY))
+    written.set()
+    reader.join()
+    assert summary(meanwhile) == alone(PROMPTS[0], GREEDY)
+    assert len(list(tmp_path.glob("*/*"))) == 1
+
+
 # ---------------------------------------------------------------- places and memory
 
 
@@ -215,10 +270,34 @@ def test_closing_from_another_thread_frees_the_place_of_running_and_waiting(engi
     running.close()
     next(last)
     assert time.monotonic() - started < 1
-    del last  # dropping it is enough
+    last.close()
     wait_until(lambda: engine.scheduler.num_running == 0)
     assert list(running) == []
     assert engine.scheduler.stats().finished["closed"] == 2
+
+
+def test_dropping_an_answer_in_any_thread_is_closing_it(engine):
+    passes = Passes(engine)
+    engine.serve(1)
+    left = [engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=900))]
+    next(left[0])
+    passes.gate.clear()
+    dropping = threading.Thread(target=left.clear)
+    dropping.start()
+    dropping.join()
+    passes.gate.set()
+    wait_until(lambda: engine.scheduler.num_running == 0, 20)
+    assert engine.scheduler.stats().finished == {"closed": 1}
+
+
+@pytest.mark.parametrize("error", [ValueError("the reader failed"), ValueError])
+def test_an_error_thrown_into_an_answer_closes_it(engine, error):
+    engine.serve(1)
+    answer = engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=900))
+    with pytest.raises(ValueError) as raised:
+        answer.throw(error)
+    assert str(raised.value) in ("", "the reader failed")
+    assert list(answer) == []
 
 
 def test_a_slow_reader_holds_up_nobody(engine):
@@ -228,6 +307,19 @@ def test_a_slow_reader_holds_up_nobody(engine):
     assert len(list(engine.generate(PROMPTS[1], GREEDY))) > 40
     wait_until(lambda: engine.scheduler.num_running == 0)
     assert len(list(slow)) >= 40
+
+
+def test_an_answer_that_is_not_read_to_its_end_holds_no_cache(engine):
+    engine.serve(1)
+    unread = engine.generate(PROMPTS[0], GREEDY)
+    next(unread)
+    [running] = engine.scheduler._batch._running.values()
+    cache = weakref.ref(running.cache)
+    del running
+    wait_until(lambda: engine.scheduler.num_running == 0)
+    gc.collect()
+    assert cache() is None
+    assert len(list(unread)) >= 39
 
 
 def test_what_does_not_fit_beside_the_others_waits_and_lets_nobody_pass(engine, monkeypatch):
@@ -297,11 +389,69 @@ def test_closing_the_scheduler_ends_running_and_waiting_answers(engine):
     streams = [scheduler.stream(prompt, replace(GREEDY, max_tokens=900)) for prompt in PROMPTS]
     next(streams[0])
     scheduler.close()
-    for stream in streams:
-        with pytest.raises(GenerationError, match="stopped serving"):
-            list(stream)
+    for ended in map(reading, streams):
+        assert isinstance(ended, GenerationError)
+        assert "stopped serving" in str(ended)
     with pytest.raises(GenerationError):
         scheduler.stream(PROMPTS[0], GREEDY)
+
+
+def test_a_failing_scheduler_ends_running_and_waiting_answers(engine, monkeypatch):
+    passes = Passes(engine)
+    engine.serve(1)
+    streams = [engine.generate(prompt, replace(GREEDY, max_tokens=900)) for prompt in PROMPTS]
+    next(streams[0])
+    passes.gate.clear()
+
+    def fail(*args):
+        raise MemoryError("no room for anything")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_module.Batch, "_admit", fail)
+        passes.gate.set()
+        assert all("no room" in str(ended) for ended in map(reading, streams))
+    assert summary(list(engine.generate(PROMPTS[0], GREEDY))) == alone(PROMPTS[0], GREEDY)
+
+
+def test_a_thread_that_cannot_start_ends_its_answer_and_no_later_one(engine, monkeypatch):
+    engine.serve(1)
+
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(GenerationError, match="can't start new thread"):
+            engine.generate(PROMPTS[1], GREEDY)
+    assert engine.scheduler.num_waiting == 0
+    assert summary(reading(engine.generate(PROMPTS[0], GREEDY))) == alone(PROMPTS[0], GREEDY)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_computes_its_own_answers(engine):
+    """The child has no computing thread, and the lock may be taken for ever."""
+    passes = Passes(engine)
+    engine.serve(1)
+    running = engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=900))
+    next(running)
+    expected = alone(PROMPTS[1], GREEDY)
+    passes.gate.clear()
+    with warnings.catch_warnings(), engine.scheduler._lock:
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+        child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)
+            passes.gate = threading.Event()
+            passes.gate.set()
+            ended = reading(running)
+            found = summary(reading(engine.generate(PROMPTS[1], GREEDY)))
+            os._exit(0 if isinstance(ended, GenerationError) and found == expected else 1)
+        finally:
+            os._exit(2)
+    passes.gate.set()
+    running.close()
+    assert ended_with(child) == 0
 
 
 def test_no_thread_and_no_model_is_left_behind():
