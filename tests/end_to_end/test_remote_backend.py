@@ -53,7 +53,6 @@ def test_the_answer_of_our_own_server_is_that_of_our_own_engine(quickstarted):
             "GLM_RAG_LLM__BASE_URL": address,
             "GLM_RAG_LLM__API_KEY": made,
             "GLM_RAG_LLM__MODEL": "smollm2-135m",
-            "GLM_RAG_LLM__CONTEXT_WINDOW": "8192",
         }
         question = quickstarted.answer["question"]
         here, there = (
