@@ -24,6 +24,12 @@ _SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
 _MAKE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
+# pymilvus pings every 10 s, also when nothing is asked. A gRPC server of default settings, as that
+# of milvus-lite, takes one in five minutes and hangs up ("too many pings") on who sends more.
+CHANNEL_OPTIONS = {
+    "grpc.keepalive_time_ms": 300_000,
+    "grpc.keepalive_permit_without_calls": 0,
+}
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -68,7 +74,11 @@ class Milvus:
         self.database = database or "default"
         with self._translated():
             self._client = MilvusClient(
-                uri, token=token, db_name=self.database, timeout=_CONNECT_SECONDS
+                uri,
+                token=token,
+                db_name=self.database,
+                timeout=_CONNECT_SECONDS,
+                grpc_options=CHANNEL_OPTIONS,
             )
         with self._translated():
             # The first call that a wrong token or database is told by.

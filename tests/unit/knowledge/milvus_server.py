@@ -59,10 +59,11 @@ def milvus_location(milvus_server):
     """An empty database of that server."""
     from pymilvus import MilvusClient
 
+    from glm_rag.knowledge.milvus.client import CHANNEL_OPTIONS
     from glm_rag.knowledge.milvus.naming import Location
 
     database = f"test{next(_numbers)}"
-    client = MilvusClient(milvus_server)
+    client = MilvusClient(milvus_server, grpc_options=CHANNEL_OPTIONS)
     client.create_database(database)
     client.close()
     return Location(milvus_server, database=database)
