@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Dependency groups need pip 25.1; the one that venv brings may be older.
 UPGRADE_PIP = $(PIP) install -q -c constraints.txt 'pip>=25.1'
-RUNTIME := engine,embed,documents,ui,cpu
+RUNTIME := engine,embed,documents,ui,server,cpu
 INPUTS := pyproject.toml constraints.txt
-HEAVY_BENCHMARKS := engine_vs_llama_cpp gpu_engine ingest_throughput knowledge_scale long_context prefix_reuse
+HEAVY_BENCHMARKS := concurrent_streams engine_vs_llama_cpp gpu_engine ingest_throughput knowledge_scale long_context prefix_reuse server_load
 LIGHT_BENCHMARKS := $(filter-out $(HEAVY_BENCHMARKS),$(basename $(notdir $(wildcard benchmarks/*.py))))
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_WAIT_POLICY ?= PASSIVE
