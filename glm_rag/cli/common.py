@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glm_rag.errors import ConfigError
 from glm_rag.types.plain import to_plain as to_plain  # the commands share it
@@ -47,6 +48,21 @@ def human_size(num_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
+
+
+def byte_progress(*, hidden: bool) -> Progress:
+    """A bar that counts bytes and goes when it is done.
+
+    Without a terminal it is hidden in any case: rich would print nothing but an empty line.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = hidden or not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=hidden)
 
 
 def parse_size(text: str) -> int:

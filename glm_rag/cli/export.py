@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from glm_rag.cli.common import (
     ConfigOption,
     JsonOption,
+    byte_progress,
     console,
     human_size,
     parse_size,
@@ -59,14 +59,7 @@ def export(
     from glm_rag.models.loading import resolve
 
     settings = load_config(config)
-    hidden = json or not console.is_terminal
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with byte_progress(hidden=json) as progress:
         task = progress.add_task("reading", total=None)
 
         def show(step: str, done: int, total: int | None) -> None:

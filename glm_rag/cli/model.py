@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from glm_rag.cli import bench, convert, export
-from glm_rag.cli.common import ConfigOption, JsonOption, console, human_size, print_json
+from glm_rag.cli.common import (
+    ConfigOption,
+    JsonOption,
+    byte_progress,
+    console,
+    human_size,
+    print_json,
+)
 from glm_rag.config import load_config
 from glm_rag.models.registry import MODELS, ModelSpec, get_spec
 
@@ -139,15 +145,7 @@ def pull_with_progress(
 
     spec = get_spec(name)
     accepted = accept_license or (not quiet and _ask_license(spec, source, models_dir))
-    # Without a terminal rich would print nothing but an empty line.
-    hidden = quiet or not console.is_terminal
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with byte_progress(hidden=quiet) as progress:
         task = progress.add_task("starting", total=None)
 
         def show(step: str, done: int, total: int | None) -> None:
