@@ -251,7 +251,7 @@ def test_a_client_that_vanishes_frees_its_place(server, client):
     next(iter(stream))
     assert server.figure("glm_rag_running") == 1
     stream.close()
-    until(lambda: server.figure("glm_rag_running") == 0, 1.5)
+    until(lambda: server.figure("glm_rag_running") == 0, 1.0)
 
 
 def test_the_server_ends_when_told_to_and_lets_answers_finish(quickstarted, server):
