@@ -26,7 +26,7 @@ def run(home, embeddings, monkeypatch):
 
     monkeypatch.setattr(pipeline, "open_knowledge_base", open_fast)
     monkeypatch.setattr(pipeline, "build_embeddings", lambda _: embeddings)
-    monkeypatch.setattr(display.console, "width", 200)
+    monkeypatch.setenv("COLUMNS", "200")
     return lambda *arguments: CliRunner().invoke(app, ["ingest", *map(str, arguments)])
 
 
