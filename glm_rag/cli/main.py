@@ -11,7 +11,7 @@ import typer
 
 from glm_rag._version import __version__
 from glm_rag.cli import answers, doctor, feedback, kb, model, quickstart
-from glm_rag.cli import eval as evaluation
+from glm_rag.cli.eval import command as evaluation
 from glm_rag.errors import GlmRagError
 
 app = typer.Typer(
