@@ -28,8 +28,54 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-Paths = Annotated[
+PathsArgument = Annotated[
     list[Path], typer.Argument(help="Files and folders.", show_default=False, parser=_path)
+]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Remove documents below PATH whose files are gone.")
+]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Go on following PATH until Ctrl-C.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Store nothing; say what would be done to each file.")
+]
+RetryFailedOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Read again what failed before.")
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Only these files, as *.md or /reports/."),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Not these files and folders."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=64, help="Processes that read files.", metavar="N"),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where files are read and embedded: here, or on a Ray cluster.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Of the Ray cluster; auto: the one this machine belongs to.",
+    ),
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait while another run writes into it.")]
+WaitSecondsOption = Annotated[
+    float | None,
+    typer.Option("--wait-seconds", min=0, metavar="SECONDS", help="Wait so long at most."),
+]
+ChunkTokensOption = Annotated[
+    int | None, typer.Option("--chunk-tokens", help="Most tokens of one passage.")
 ]
 
 
@@ -39,58 +85,20 @@ def register(app: typer.Typer) -> None:
 
 
 def ingest(
-    paths: Paths,
+    paths: PathsArgument,
     kb: KbOption = "default",
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove documents below PATH whose files are gone.")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on following PATH until Ctrl-C.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Store nothing; say what would be done to each file.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Read again what failed before.")
-    ] = False,
-    include: Annotated[
-        list[str] | None,
-        typer.Option("--include", metavar="GLOB", help="Only these files, as *.md or /reports/."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="GLOB", help="Not these files and folders."),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, max=64, help="Processes that read files.", metavar="N"),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            metavar="local|ray",
-            help="Where files are read and embedded: here, or on a Ray cluster.",
-        ),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            metavar="HOST:PORT",
-            help="Of the Ray cluster; auto: the one this machine belongs to.",
-        ),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait while another run writes into it.")
-    ] = False,
-    wait_seconds: Annotated[
-        float | None,
-        typer.Option("--wait-seconds", min=0, metavar="SECONDS", help="Wait so long at most."),
-    ] = None,
-    chunk_tokens: Annotated[
-        int | None, typer.Option("--chunk-tokens", help="Most tokens of one passage.")
-    ] = None,
+    prune: PruneOption = False,
+    watch: WatchOption = False,
+    dry_run: DryRunOption = False,
+    retry_failed: RetryFailedOption = False,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    workers: WorkersOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    wait: WaitOption = False,
+    wait_seconds: WaitSecondsOption = None,
+    chunk_tokens: ChunkTokensOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -105,8 +113,7 @@ def ingest(
 
     if watch and (json or dry_run):
         raise typer.BadParameter("--watch goes neither with --json nor with --dry-run")
-    if not any(os.path.lexists(expand_user(path)) for path in paths):
-        raise ConfigError(f"no such file or folder: {', '.join(map(str, paths))}")
+    _refuse_nothing(paths)
     options = IngestOptions(
         prune=prune,
         dry_run=dry_run,
@@ -116,6 +123,21 @@ def ingest(
         retry_failed=retry_failed,
         wait=math.inf if wait and wait_seconds is None else wait_seconds,
     )
+    settings = _settings(config, chunk_tokens, engine, address)
+    if watch:
+        _watch(paths, kb, settings, options)
+    else:
+        _once(paths, kb, settings, options, json=json)
+
+
+def _refuse_nothing(paths: list[Path]) -> None:
+    if not any(os.path.lexists(expand_user(path)) for path in paths):
+        raise ConfigError(f"no such file or folder: {', '.join(map(str, paths))}")
+
+
+def _settings(
+    config: Path | None, chunk_tokens: int | None, engine: str | None, address: str | None
+) -> Settings:
     overrides = {
         "splitting.chunk_tokens": chunk_tokens,
         "ingestion.engine": engine,
@@ -124,10 +146,7 @@ def ingest(
     settings = load_config(config, overrides=overrides)
     if address is not None and settings.ingestion.engine != "ray":
         raise typer.BadParameter("--address goes with --engine ray only")
-    if watch:
-        _watch(paths, kb, settings, options)
-    else:
-        _once(paths, kb, settings, options, json=json)
+    return settings
 
 
 def _once(
