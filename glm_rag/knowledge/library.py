@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from glm_rag.errors import KnowledgeBaseError
-from glm_rag.knowledge import lock, reading, rebuild, records, sources, storing, verify
+from glm_rag.knowledge import lock, reading, rebuild, records, sources, storing
 from glm_rag.knowledge.database import Database
 from glm_rag.knowledge.embedder import KeepsVectors
 from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import folder_size
 from glm_rag.knowledge.portable import NewDocument, read_documents, write_documents
 from glm_rag.knowledge.shared import SharedMethods
+from glm_rag.knowledge.verifying.verify import verify
 from glm_rag.types import (
     Chunk,
     DocumentInfo,
@@ -304,7 +305,7 @@ class Library(KeepsVectors, SharedMethods):
         Raises:
             KnowledgeBaseError: too damaged to be read at all.
         """
-        return verify.verify(self.name, self.path, on_progress)
+        return verify(self.name, self.path, on_progress)
 
     def _quoted(self, citation: Mapping[str, Any]) -> str:
         with self._database.read() as connection:

@@ -13,8 +13,9 @@ from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from glm_rag.errors import ConfigError, KnowledgeBaseError
-from glm_rag.knowledge import records, storing, verify
+from glm_rag.knowledge import records, storing
 from glm_rag.knowledge.embedder import Embeds
+from glm_rag.knowledge.verifying.citations import verify_citations
 from glm_rag.retrieval.calibration import Calibration, calibration_from_json
 from glm_rag.retrieval.retriever import RETRIEVER_OPTIONS, HybridRetriever
 from glm_rag.types import Chunk, ExtractedDocument, IngestFailure, VerifyFinding
@@ -117,7 +118,7 @@ class SharedMethods(Embeds, VectorStore):
         Args:
             citations: as `glm-rag ask --json` prints them.
         """
-        return list(verify.verify_citations(citations, self._quoted))
+        return list(verify_citations(citations, self._quoted))
 
     # ------------------------------------------------------------ retrieval
 

@@ -29,7 +29,7 @@ from glm_rag.knowledge.index import VectorIndex
 from glm_rag.knowledge.naming import existing_folder, free_folder
 from glm_rag.knowledge.schema import SCHEMA_VERSION, has_schema
 from glm_rag.knowledge.uploads import hand_over, uploads_of
-from glm_rag.knowledge.verify import verify
+from glm_rag.knowledge.verifying.verify import verify
 from glm_rag.sqlite_file import uri_of
 from glm_rag.types import VerifyReport
 

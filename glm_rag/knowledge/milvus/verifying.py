@@ -15,7 +15,9 @@ from glm_rag.knowledge.milvus.chunk_rows import CHUNK_FIELDS, encoded_terms, sto
 from glm_rag.knowledge.milvus.client import quoted
 from glm_rag.knowledge.milvus.rows import DocRow
 from glm_rag.knowledge.milvus.writing import busy_versions, unfinished
-from glm_rag.knowledge.verify import MAX_FINDINGS, counter, pages_fit, wrong_text, wrong_vector
+from glm_rag.knowledge.verifying.chunks import wrong_text, wrong_vector
+from glm_rag.knowledge.verifying.documents import pages_fit
+from glm_rag.knowledge.verifying.verify import MAX_FINDINGS, counter
 from glm_rag.types import VerifyFinding, VerifyReport
 
 Findings = Iterator[VerifyFinding]

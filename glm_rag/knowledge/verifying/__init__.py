@@ -1,0 +1,1 @@
+"""Does everything in a knowledge base agree with the stored texts? Reads, never writes."""
