@@ -6,7 +6,7 @@ import re
 
 import pytest
 from langchain_core.documents import Document
-from test_assistant import QUESTION, REPLY, assistant, document
+from scripted_assistant import QUESTION, REPLY, assistant, document
 
 from fakes import byte_tokenizer
 from glm_rag.engine.chatglm2_tokenizer import ChatGLM2Tokenizer

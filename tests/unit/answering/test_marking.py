@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
-from test_assistant import QUESTION, ListRetriever, assistant, document
+from scripted_assistant import QUESTION, ListRetriever, assistant, document
 
 from glm_rag.assistant import Assistant
 from glm_rag.citations import align

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
-from test_assistant import QUESTION, REPLY, ListRetriever, assistant, document
+from scripted_assistant import QUESTION, REPLY, ListRetriever, assistant, document
 
 from fakes import ScriptedEngine
 from glm_rag.assistant import Assistant

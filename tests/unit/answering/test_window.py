@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_assistant import QUESTION, REPLY, TEXT, assistant, document
+from scripted_assistant import QUESTION, REPLY, TEXT, assistant, document
 from typer.testing import CliRunner
 
 from glm_rag import build
