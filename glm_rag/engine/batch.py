@@ -76,9 +76,9 @@ class Totals:
 class Batch:
     """Requests that wait and requests that run. One thread calls `step`, others may add.
 
-    First come, first served: who waits for memory lets nobody pass. Prompts are read in chunks,
-    so that running answers go on meanwhile, and every sequence has its own KV cache, so that
-    joining and leaving copy nothing.
+    First come, first served: who waits for memory lets nobody pass. Prompts are read one after
+    another and in chunks, so that running answers go on meanwhile, and every sequence has its own
+    KV cache, so that joining and leaving copy nothing but a beginning that is shared.
 
     Attributes:
         max_running: most answers at once.
@@ -111,11 +111,10 @@ class Batch:
         return sum(running.cache.num_bytes for running in list(self._running.values()))
 
     def step(self, engine: Engine) -> None:
-        """Let go who left, let in who fits, read a piece of prompts, decode once."""
+        """Let go who left, read a piece of prompts of those who fit, decode once."""
         for request in [request for request in self._running if request.is_closed]:
             with self._failing(request):
                 self._leave(engine, request, "closed")
-        self._admit(engine)
         self._read(engine)
         self._decode(engine)
 
@@ -127,15 +126,19 @@ class Batch:
 
     # ------------------------------------------------------------ coming and going
 
-    def _admit(self, engine: Engine) -> None:
+    def _admit(self, engine: Engine) -> Request | None:
+        """Give the next in line its place, if there is one and memory for it."""
         while self.waiting and len(self._running) < self.max_running:
             request = self.waiting[0]
             if not request.is_closed:
                 if not self._fits(engine, request):
-                    return
+                    return None
                 with self._failing(request):
                     self._running[request] = self._start(engine, request)
             self.waiting.popleft()
+            if request in self._running:
+                return request
+        return None
 
     def _fits(self, engine: Engine, request: Request) -> bool:
         """Whether it can be computed to its end beside what runs; alone it is tried in any case.
@@ -160,7 +163,8 @@ class Batch:
             prefix = 0 if model.prefix is None else model.prefix.shape[3]
             expected = min(request.params.max_tokens, EXPECTED_ANSWER)
             room = prefix + len(request.prompt) + expected
-            cache = engine.store.start(request.prompt, model.new_cache, room=room)
+            others = [running.cache for running in self._running.values()]
+            cache = engine.store.start(request.prompt, model.new_cache, room=room, others=others)
         started = Generation(model, engine.tokenizer, request.prompt, request.params, cache)
         self.totals.cached_tokens += started.usage.cached_tokens
         return started
@@ -195,20 +199,25 @@ class Batch:
     # ------------------------------------------------------------ computing
 
     def _read(self, engine: Engine) -> None:
-        """Prompts in the order of their coming, as far as the chunk goes."""
+        """Prompts in the order of their coming, as far as the chunk goes.
+
+        One begins when those before it are read: what it shares with them is not computed again.
+        """
         left = self._chunk(engine)
-        for request, generation in list(self._running.items()):
+        while left > 0 and (request := self._unread() or self._admit(engine)) is not None:
+            generation = self._running[request]
             unread = generation.num_unread
-            if not unread:
-                continue
-            if left <= 0:
-                return
             with self._failing(request):
                 logits = generation.read(min(unread, left))
                 self.totals.prompt_tokens += unread - generation.num_unread
                 if logits is not None:
                     self._take(engine, request, logits)
             left -= unread
+
+    def _unread(self) -> Request | None:
+        """The answer whose prompt is begun and not yet read; there is one at most."""
+        unread = (request for request, running in self._running.items() if running.num_unread)
+        return next(unread, None)
 
     def _chunk(self, engine: Engine) -> int:
         if engine.device.type != "cuda":

@@ -51,17 +51,26 @@ class PrefixStore:
         return len(self._kept)
 
     def start(
-        self, token_ids: Sequence[int], new_cache: Callable[[], KVCache], *, room: int
+        self,
+        token_ids: Sequence[int],
+        new_cache: Callable[[], KVCache],
+        *,
+        room: int,
+        others: Sequence[KVCache] = (),
     ) -> KVCache:
-        """A cache with the longest kept beginning of `token_ids`; empty if there is none.
+        """A cache with the longest beginning of `token_ids` there is; empty if there is none.
 
         Args:
             new_cache: makes an empty cache of the model.
             room: columns to make room for.
+            others: caches in use that may be copied from, besides those that are kept.
         """
         wanted = id_key(token_ids)
         with self._lock:
             shared, kept = self._in_memory(wanted)
+        for other in others:
+            if (common := other.common_prefix(token_ids)) > shared:
+                shared, kept = common, other
         from_file = None
         if self.files is not None:
             from_file = _in_files(self.files, wanted, shared, new_cache)

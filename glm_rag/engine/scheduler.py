@@ -64,12 +64,12 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Answers that are being computed."""
+        """Answers that are being read or written."""
         return self._batch.num_running
 
     @property
     def num_waiting(self) -> int:
-        """Answers that wait for a place or for memory."""
+        """Answers that wait for a place, for memory, or for the prompts before theirs."""
         return self._batch.num_waiting
 
     def stats(self) -> SchedulerStats:

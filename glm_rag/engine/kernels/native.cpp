@@ -14,7 +14,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <vector>
+
+#include <pthread.h>
 
 namespace {
 
@@ -27,6 +30,17 @@ constexpr int MAX_QUERY_ROWS = 192;
 // These and the buffers below are never destroyed: threads may use them until the process is gone.
 Pool& pool = *new Pool;
 std::mutex& engine_lock = *new std::mutex;  // one call at a time: pool and scratch are shared
+
+// A forked child has none of the pool's threads, and its locks as some thread held them: no call
+// is under way while a process forks, and the child begins with a new pool of the same size.
+const int fork_handlers = pthread_atfork(
+    [] { engine_lock.lock(); }, [] { engine_lock.unlock(); },
+    [] {
+      int threads = pool.size();
+      new (&pool) Pool;
+      pool.resize(threads);
+      engine_lock.unlock();
+    });
 
 template <class T>
 T* scratch(std::vector<T>& buffer, size_t size) {

@@ -15,16 +15,7 @@ class Pool {
  public:
   static constexpr int MOST = 255;
 
-  // Threads are started on demand and never joined: they sleep until the process ends.
-  void resize(int threads) {
-    size_ = std::max(1, std::min(threads, MOST));
-    while (static_cast<int>(workers_.size()) < size_ - 1) {
-      int number = static_cast<int>(workers_.size());
-      uint64_t seen = job_.load(std::memory_order_acquire);
-      workers_.emplace_back([this, number, seen] { work(number, seen); });
-      workers_.back().detach();
-    }
-  }
+  void resize(int threads) { size_ = std::max(1, std::min(threads, MOST)); }
 
   int size() const { return size_; }
 
@@ -35,6 +26,7 @@ class Pool {
       for (int i = 0; i < count; i++) task(i);
       return;
     }
+    start();
     call_ = [](const void* t, int i) { (*static_cast<const Task*>(t))(i); };
     task_ = &task;
     count_ = count;
@@ -59,6 +51,16 @@ class Pool {
   }
 
  private:
+  // Threads are started on demand and never joined: they sleep until the process ends.
+  void start() {
+    while (static_cast<int>(workers_.size()) < size_ - 1) {
+      int number = static_cast<int>(workers_.size());
+      uint64_t seen = job_.load(std::memory_order_acquire);
+      workers_.emplace_back([this, number, seen] { work(number, seen); });
+      workers_.back().detach();
+    }
+  }
+
   void take() {
     for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(task_, i);
   }

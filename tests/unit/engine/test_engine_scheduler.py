@@ -197,6 +197,27 @@ def test_a_kept_beginning_is_shared_counted_and_exact(engine):
     assert engine.scheduler.stats().cached_tokens >= 3 * len(shared)
 
 
+@pytest.mark.parametrize("kv_dtype", [None, torch.int8])
+def test_prompts_that_come_together_read_what_they_share_once(kv_dtype):
+    engine, single = tiny_engine(), tiny_engine()
+    engine.model.kv_dtype = single.model.kv_dtype = kv_dtype
+    engine.keep_sequences(CacheLimits(memory_bytes=10**8))
+    engine.serve(4)
+    passes = Passes(engine)
+    passes.gate.clear()
+    shared = list(b"you are a helpful assistant who answers from the documents. " * 6)
+    prompts = [[*shared, *b"one"], [*shared, *b"another"], [*shared, *b"a third"], list(b"apart")]
+    streams = [engine.generate(prompt, SAMPLED) for prompt in prompts]
+    passes.gate.set()
+    found = [list(stream) for stream in streams]
+    expected = [summary(list(single.generate(prompt, SAMPLED))) for prompt in prompts]
+    assert [summary(deltas) for deltas in found] == expected
+    cached = [deltas[-1].usage.cached_tokens for deltas in found]
+    assert cached == [0, len(shared), len(shared) + len(b"a"), 0]
+    assert engine.scheduler.stats().prompt_tokens == sum(map(len, prompts)) - sum(cached)
+    engine.serve(None)
+
+
 def test_finished_sequences_are_saved_and_closed_ones_are_kept(engine, tmp_path):
     engine.keep_sequences(CacheLimits(10**8, 10**8, tmp_path))
     engine.serve(2)
