@@ -6,15 +6,7 @@ from dataclasses import replace
 
 from langchain_core.documents import Document
 
-from glm_rag.types import (
-    Answer,
-    ChatTurn,
-    Citation,
-    PackedContext,
-    Passage,
-    ScoredDocument,
-    Usage,
-)
+from glm_rag.types import Answer, ChatTurn, Citation, PackedContext, Passage, ScoredDocument, Usage
 
 TEXT = "Parental leave is 26 weeks."
 DOCUMENT = Document(id="c", page_content=TEXT, metadata={"source": "file:///a", "parts": [1]})

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from test_engine_quantized import BACKENDS, IDS, SHAPE, load
-from test_engine_scheduler import ended_with
+from together import ended_with
 
 from tiny_checkpoints import write_checkpoint
 
