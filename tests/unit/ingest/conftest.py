@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import queue
 import zipfile
 
 import numpy as np
@@ -46,6 +47,25 @@ def kb(home, embeddings):
         yield opened
 
 
+@pytest.fixture
+def docs(tmp_path):
+    """A text, a page and a file that is not read, all older than the clock's resolution."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "rain.txt").write_text("Rain falls on the plain.")
+    (folder / "snow.md").write_text("# Snow\n\nSnow falls on the hills.")
+    (folder / "table.bin").write_text("a,b")
+    for file in folder.iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+@pytest.fixture
+def delivered():
+    """What readers and embedders hand on."""
+    return queue.SimpleQueue()
+
+
 @pytest.fixture(scope="session")
 def broken_ocr(tmp_path_factory):
     """A folder with an OCR package that cannot be imported and has no version."""
@@ -76,6 +96,8 @@ def without_ocr(monkeypatch, broken_ocr):
     versions.cache_clear()
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(broken_ocr), path))))
+    yield
+    versions.cache_clear()  # other folders see the loaders as they are
 
 
 @pytest.fixture
