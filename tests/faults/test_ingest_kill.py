@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import ingest_driver as driver
 
 from glm_rag_ingest.pipeline import ingest

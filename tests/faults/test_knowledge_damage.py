@@ -16,7 +16,6 @@ from glm_rag.errors import KnowledgeBaseError
 from glm_rag.knowledge import database as module
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_writer as writer
 
 

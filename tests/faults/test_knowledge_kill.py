@@ -7,12 +7,10 @@ import sys
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_writer as writer
 
 

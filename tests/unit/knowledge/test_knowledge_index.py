@@ -1,13 +1,10 @@
 """Snapshots of a knowledge base are worth nothing but time."""
 
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 from vector_store import SMALL
 
 from glm_rag.knowledge.index import VectorIndex

@@ -1,16 +1,13 @@
 """A GPU serves where faiss-gpu finds one, and only what it can do. Fakes stand for it."""
 
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("faiss")
-sys.path.insert(0, str(Path(__file__).parent))
 import faiss
-from vector_store import SMALL, VectorStore
+from vector_store import SMALL
 
 from glm_rag.knowledge.vectors import gpu
 
@@ -43,12 +40,6 @@ def copies(monkeypatch):
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: index, raising=False)
     return made
-
-
-@pytest.fixture
-def store(tmp_path):
-    with closing(VectorStore(tmp_path / "kb")) as store:
-        yield store
 
 
 @pytest.mark.parametrize("count", [SMALL.flat, 3 * SMALL.flat])

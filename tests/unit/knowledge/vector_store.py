@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import numpy as np
+import pytest
 
 from glm_rag.knowledge import records
 from glm_rag.knowledge.database import Database
@@ -118,3 +119,22 @@ class Reader:
 
     def ids(self, vector, limit=10, **options):
         return [row_id for row_id, _ in self.search(vector, limit, **options)]
+
+
+def check(store, reader):
+    """Every kind of search agrees with the truth."""
+    vector = store.random()[0]
+    for language in (None, "en", "zh"):
+        assert reader.ids(vector, language=language) == store.nearest(vector, 10, language)
+    few, many = sorted(store.some(SMALL.scanned)), sorted(store.some(len(store.truth) // 2))
+    for allowed in (few, many):
+        for language in (None, "zh"):
+            found = reader.ids(vector, language=language, allowed=np.array(allowed, np.int64))
+            assert found == store.nearest(vector, 10, language, set(allowed))
+    everything = len(store.truth) + 5
+    assert sorted(reader.ids(vector, everything)) == sorted(store.truth)
+    assert reader.index.languages == sorted({known[0] for known in store.truth.values()})
+    assert len(reader.index) == len(store.truth)
+    for row_id, score in reader.search(vector, 3):
+        assert score == pytest.approx(float(store.truth[row_id][1] @ vector), abs=1e-6)
+        assert (reader.index.vector(row_id) == store.truth[row_id][1]).all()
