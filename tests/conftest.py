@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_CACHE = ROOT / ".cache" / "models"
+# What `glm-rag serve` sets up for the whole process.
+LOGGERS = ("glm_rag_server", "uvicorn", "uvicorn.access")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,24 @@ def on_the_cpu(request):
         if not on_gpu and "torch" in sys.modules:
             patch.setattr("torch.cuda.is_available", lambda: False)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_as_it_was():
+    """A file of tests leaves nothing to those that the same process runs after it.
+
+    Threads of torch: an engine never takes more than the process had. Loggers: those of a server
+    tell nothing to others, and write where the output of that test went.
+    """
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(one.level, one.propagate, one.handlers[:]) for one in loggers]
+    yield
+    for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.propagate = propagate
+        one.handlers = [handler for handler in one.handlers if handler in handlers]
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

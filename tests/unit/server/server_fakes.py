@@ -125,7 +125,7 @@ def serving(app):
             thread.join(20)
 
 
-def until(holds, seconds=5.0):
+def until(holds, seconds=30.0):
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
