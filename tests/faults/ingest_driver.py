@@ -47,11 +47,14 @@ def open_kb(home, seconds_per_text=0.0):
 
 
 def contents(kb):
-    """Chunk ids with their vectors."""
+    """Places and texts of the chunks with their vectors.
+
+    Not their ids: of two files with the same bytes, the one that is read first has the chunks.
+    """
     rows = kb._database.rows(
-        "SELECT c.key, v.vector FROM chunks AS c JOIN vectors AS v ON v.id = c.id"
+        "SELECT c.start_offset, c.text, v.vector FROM chunks AS c JOIN vectors AS v ON v.id = c.id"
     )
-    return {key: np.frombuffer(vector, "<f4").tobytes() for key, vector in rows}
+    return {(start, text): np.frombuffer(vector, "<f4").tobytes() for start, text, vector in rows}
 
 
 def main():

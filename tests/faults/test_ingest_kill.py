@@ -142,6 +142,7 @@ def check_kills(home, tmp_path, *, files, sentences, kills, seconds_per_text, lo
         check_whole(kb)
         ingest(docs, whole)
         assert driver.contents(kb) == driver.contents(whole)
+        assert kb.known_sources().keys() == whole.known_sources().keys()
         assert len(kb.known_sources()) == files + 3
         assert ingest(docs, kb).num_skipped == files + 3
         pending = kb._database.value("SELECT count(*) FROM pending_vectors")
