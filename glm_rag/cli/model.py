@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,6 +22,9 @@ from glm_rag.cli.common import (
 )
 from glm_rag.config import load_config
 from glm_rag.models.registry import MODELS, ModelSpec, get_spec
+
+if TYPE_CHECKING:
+    from glm_rag.models.loading import ModelInfo
 
 app = typer.Typer(
     help="List, fetch, inspect, convert, export and measure language models.", no_args_is_help=True
@@ -199,12 +202,16 @@ def info(
 
       glm-rag model info ~/models/chatglm2-6b-32k
     """
-    from glm_rag.models.loading import ModelInfo, model_info, resolve
+    from glm_rag.models.loading import model_info, resolve
 
-    found: ModelInfo = model_info(resolve(name, load_config(config).models_dir))
+    found = model_info(resolve(name, load_config(config).models_dir))
     if json:
         print_json(found)
         return
+    console.print(_info_table(found))
+
+
+def _info_table(found: ModelInfo) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -227,7 +234,7 @@ def info(
         )
     if found.note:
         table.add_row("note", Text(found.note))
-    console.print(table)
+    return table
 
 
 for _part in (convert, export, bench):

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from glm_rag.cli.answers import print_answer, say_if_unread, show_stream
 from glm_rag.cli.common import ConfigOption, JsonOption, console
+from glm_rag.cli.show_answer import print_answer, say_if_unread, show_stream
 from glm_rag.config import load_config
 from glm_rag.errors import ModelNotFoundError
 from glm_rag.samples import handbook_folder

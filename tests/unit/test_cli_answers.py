@@ -9,8 +9,8 @@ import pytest
 from langchain_core.documents import Document
 from typer.testing import CliRunner
 
-from glm_rag.cli.answers import print_answer, say_if_unread, show_sources, show_stream
 from glm_rag.cli.main import app
+from glm_rag.cli.show_answer import print_answer, say_if_unread, show_sources, show_stream
 from glm_rag.types import (
     Answer,
     AnswerDelta,
@@ -52,7 +52,7 @@ class Recorder(list):
 def streamed(pieces, marks, monkeypatch):
     """What was shown after each piece; `marks` are the ends told with each, the last at the end."""
     shown, after = Recorder(), []
-    monkeypatch.setattr("glm_rag.cli.answers.show_sources", lambda answer: None)
+    monkeypatch.setattr("glm_rag.cli.show_answer.show_sources", lambda answer: None)
 
     def deltas():
         for piece, ends in zip([*pieces, ""], marks, strict=True):

@@ -16,12 +16,12 @@ from glm_rag.evaluation.calibrate import (
     cross_validated,
     fit,
     judged_by,
-    logistic_regression,
     outcome,
 )
 from glm_rag.evaluation.datasets import Question
 from glm_rag.evaluation.matching import find_gold
 from glm_rag.evaluation.measure import Measured, _centre, measure_all
+from glm_rag.evaluation.regression import logistic_regression
 from glm_rag.evaluation.summary import make_report
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.retrieval.calibration import (
