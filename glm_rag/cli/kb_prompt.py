@@ -33,7 +33,7 @@ def prompt(
     """Show or change the words of the prompts about a knowledge base.
 
     What the file does not name stays as in `prompt.templates` of the settings, or built in. See
-    configs/prompt.yaml for all keys. Passages read ahead (kb warm) must be read again.
+    configs/prompts/prompt.yaml for all keys. Passages read ahead (kb warm) must be read again.
 
     Example: glm-rag kb prompt handbook --set prompt.yaml
     """

@@ -89,7 +89,7 @@ def spans_of(passages) -> dict[str, list[tuple[int, int]]]:
 OPTIONS = st.fixed_dictionaries(
     {"max_passages": st.integers(1, 5), "relative_score": st.sampled_from([0.0, 0.8])}
 )
-laws = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+laws = settings(max_examples=150)
 
 
 @laws
@@ -224,7 +224,7 @@ def real(test_data):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(COUNTERS, LANGUAGES, st.integers(20, 900), st.integers(1, 6), st.randoms())
 def test_the_laws_hold_for_real_documents(real, count, language, budget, most, random):
     stored, chunks = real

@@ -87,7 +87,7 @@ def test_the_same_figures_below_another_header_are_another_passage():
     assert [p.document for p in pack_words([one, other], shown=shown).passages] == [other]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     names=st.lists(st.text("ab 中.|-", max_size=20), min_size=1, max_size=30),
     chunk_tokens=st.integers(16, 60),

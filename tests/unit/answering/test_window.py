@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_assistant import QUESTION, REPLY, TEXT, assistant, document
 from typer.testing import CliRunner
@@ -94,7 +94,7 @@ def test_json_carries_the_trace_and_the_window(command_line):
 # ---------------------------------------------------------------- reported
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     window=st.integers(1100, 4000),
     num_documents=st.integers(1, 5),

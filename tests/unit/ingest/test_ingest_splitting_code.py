@@ -215,7 +215,7 @@ def test_fenced_code_is_cut_between_lines_and_stays_in_its_fence():
 
 
 @pytest.mark.parametrize("media_type", ["text/x-python", "text/x-java", "text/x-c"])
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(
     lines=st.lists(
         st.tuples(

@@ -34,7 +34,7 @@ _TEXTS = st.lists(
 ).flatmap(lambda blocks: st.sampled_from(["\n\n", "\n"]).map(lambda gap: gap.join(blocks)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(_TEXTS, st.sampled_from([characters, words]), st.integers(16, 90))
 @example(table([["a b", ""], ["", ""], ["x" * 40, "|".join("\\" * 9)]]), characters, 24)
 def test_rows_stay_whole_and_carry_their_header_within_the_limit(text, count, chunk_tokens):

@@ -125,9 +125,7 @@ def test_a_database_that_is_not_there_is_named(milvus_server):
 # ---------------------------------------------------------------- literals
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20))
 def test_any_text_is_a_literal_that_means_itself_and_nothing_else(milvus_location, text):
     import pymilvus  # noqa: F401

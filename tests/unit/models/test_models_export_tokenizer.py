@@ -112,7 +112,7 @@ REPEATED = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), REPEATED))
 def test_ids_are_equal_on_any_text(theirs, ours, text):
     if MARK in text:
@@ -148,7 +148,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TURNS)
 def test_any_conversation_becomes_the_same_prompt(theirs, ours, turns):
     turns = [*turns, ("user", "q")]

@@ -34,7 +34,7 @@ class OneModel(Models):
 
 
 BOUNDED = how(
-    max_examples=20, deadline=None, derandomize=True, database=None,
+    max_examples=20, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), phases=(Phase.generate,),
 )  # fmt: skip
 

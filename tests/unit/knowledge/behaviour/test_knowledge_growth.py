@@ -114,9 +114,7 @@ def test_a_long_document_without_sections_grows_to_neighbours_only(kb, make):
     assert len(kb.grow(chunks[50], "neighbours", fits=always).page_content) == 60
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=8, max_size=40),
     size=st.integers(3, 9),
