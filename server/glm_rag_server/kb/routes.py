@@ -7,6 +7,6 @@ from fastapi import APIRouter
 from glm_rag_server.kb import adding, bases, care, documents, job_routes, searching
 from glm_rag_server.kb.state import jobs_until_the_end
 
-router = APIRouter(tags=["Knowledge bases"], lifespan=jobs_until_the_end)
+router = APIRouter(lifespan=jobs_until_the_end)
 for part in (care, bases, adding, documents, job_routes, searching):
     router.include_router(part.router)

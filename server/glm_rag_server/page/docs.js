@@ -151,7 +151,10 @@ async function show() {
     }
   }
   main.replaceChildren();
-  for (const [name, routes] of groups) main.append(make("h2", {}, name), ...routes);
+  const described = (spec.tags || []).map((tag) => [tag.name, tag.description]);
+  for (const [name, text] of [...described, ["Other", ""]].filter(([one]) => groups.has(one))) {
+    main.append(make("h2", {}, name), make("p", {}, text || ""), ...groups.get(name));
+  }
 }
 
 show().catch((error) => { document.getElementById("routes").textContent = String(error); });
