@@ -55,7 +55,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.context = context
-    errors.install(app, settings.home)
+    errors.install(app, context.hide)
     for part in _PARTS:
         app.include_router(part.router)
     app.include_router(kb_router)

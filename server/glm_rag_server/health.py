@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from glm_rag_server.keys import Key
 
 router = APIRouter(tags=[OPERATION])
 _LOOK_SECONDS = 10.0
+log = logging.getLogger("glm_rag_server")
 
 
 @router.get("/healthz", summary="Tell whether the server lives", response_description="it does")
@@ -40,8 +42,8 @@ async def readyz(request: Request) -> Response:
     """
     context = context_of(request)
     checks = {
-        "model": await _look(context, context.models.check_model),
-        "store": await _look(context, context.models.knowledge_bases),
+        "model": await _look(context, "model", context.models.check_model),
+        "store": await _look(context, "store", context.models.knowledge_bases),
         "server": "ending" if context.closing.is_set() else "ok",
     }
     ready = set(checks.values()) == {"ok"}
@@ -61,12 +63,17 @@ async def metrics(request: Request, _key: Annotated[Key, Depends(require("read")
     return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _look(context: ServerContext, call: Callable[[], object]) -> str:
+async def _look(context: ServerContext, name: str, call: Callable[[], object]) -> str:
+    """What a client is told; the log has the whole of it, once for each that is new."""
+    told = whole = "ok"
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
             await asyncio.to_thread(call)
     except GlmRagError as error:
-        return as_api_error(error, context.settings.home).message
+        told, whole = as_api_error(error, context.hide).message, as_api_error(error).message
     except TimeoutError:
-        return f"no answer within {_LOOK_SECONDS:g} s"
-    return "ok"
+        told = whole = f"no answer within {_LOOK_SECONDS:g} s"
+    if context.looks.get(name, "ok") != whole:
+        context.looks[name] = whole
+        log.warning("%s: %s", name, whole)
+    return told
