@@ -14,7 +14,7 @@ from glm_rag.build import (
     list_knowledge_bases,
     open_knowledge_base,
 )
-from glm_rag.stores import identity_of
+from glm_rag.stores import close_connections, identity_of
 from glm_rag.templates import PROMPT_FILE
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class OpenBases:
         """Close all of them."""
         for name in list(self._open):
             self.forget(name)
+        close_connections()
 
     # ------------------------------------------------------------ under the lock
 
