@@ -20,9 +20,12 @@ _SECRETS = frozenset({"llm.api_key", "store.token", "ui.password"})
 _OPEN = frozenset({"server.allowed_origins"})
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}")
 # What no setting names: an address in the words of another server, a folder of a library. The
-# `file:` URIs of documents are what clients ask for them by.
+# `file:` URIs of documents are what clients ask for them by; this machine is in every example.
+_HERE = r"(?!(?:[a-z]+://)?(?:127\.0\.0\.1|localhost)\b)"
 _ADDRESS = re.compile(
-    r"\b(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"()<>,;]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", re.I
+    rf"\b(?!file:){_HERE}[a-z][a-z0-9+.-]{{0,20}}://[^\s'\"()<>,;]+"
+    rf"|\b{_HERE}\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?\b",
+    re.I,
 )
 _FOLDER = re.compile(r"(?<![\w/:.~)])~?(?:/[\w.@+-]+){2,}/?")
 
@@ -52,7 +55,7 @@ class Hiding:
     def places_in(self, text: str) -> list[str]:
         """What a client does not get to see of a message, for the log; no secrets."""
         found = self._known.findall(text)
-        rest = self._known.sub("", text)
+        rest = self._known.sub(")", text)
         found = [one for one in found if self._shown[one] not in self._secret]
         return list(dict.fromkeys([*found, *_ADDRESS.findall(rest), *_FOLDER.findall(rest)]))
 
@@ -87,6 +90,6 @@ def _spellings(name: str, value: str) -> Iterator[str]:
     parts = urlsplit(f"//{value}" if bare else value)
     host = parts.hostname or ""
     yield from {value, value.rstrip("/"), parts.netloc.rpartition("@")[2] or value}
-    # A host alone may be an ordinary word.
-    if "." in host or ":" in host:
+    # A host alone may be an ordinary word, or this machine.
+    if ("." in host or ":" in host) and host not in ("127.0.0.1", "::1"):
         yield host

@@ -56,7 +56,7 @@ _FORM: dict[str, Any] = {
 @router.post(
     "/{name}/documents",
     status_code=202,
-    summary="Upload documents",
+    summary="Upload documents and have them read",
     response_description=_JOB,
     responses=errors(415, 507),
     openapi_extra=_FORM,

@@ -26,7 +26,7 @@ Source = Annotated[
 
 @router.get(
     "/{name}/documents",
-    summary="List documents",
+    summary="List the documents",
     response_description="one page of them, and how many there are",
     dependencies=[READ],
 )
