@@ -23,7 +23,7 @@ router = APIRouter(prefix="/kb", tags=[BASES], responses=errors(404, 409))
 
 @router.get(
     "/{name}/prompt",
-    summary="Show the words of its prompts",
+    summary="Show the words of a knowledge base's prompts",
     response_description="all of them, and which are its own",
     dependencies=[READ],
 )
@@ -36,7 +36,7 @@ def show_prompt(kb: Opened, context: Context) -> schemas.Prompt:
 
 @router.put(
     "/{name}/prompt",
-    summary="Give it words of its own",
+    summary="Give its prompts words of their own",
     response_description="all words in force from now on",
     responses=errors(400, 408, 413),
     dependencies=[ADMIN],
@@ -57,7 +57,7 @@ def set_prompt(kb: Opened, wanted: requests.NewPrompt, context: Context) -> sche
 
 @router.delete(
     "/{name}/prompt",
-    summary="Drop its own words",
+    summary="Drop the own words of its prompts",
     response_description="all words in force from now on",
     dependencies=[ADMIN],
 )

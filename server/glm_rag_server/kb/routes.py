@@ -17,6 +17,6 @@ from glm_rag_server.kb import (
 from glm_rag_server.kb.state import jobs_until_the_end
 
 router = APIRouter(lifespan=jobs_until_the_end)
-# `moving` first: /kb/import would be the knowledge base `import` otherwise.
-for part in (moving, bases, prompts, adding, documents, searching, care, job_routes):
+# In the order in which the page shows them.
+for part in (bases, moving, prompts, adding, documents, searching, care, job_routes):
     router.include_router(part.router)
