@@ -93,7 +93,7 @@ class Jobs:
             raise KnowledgeBaseBusyError("the server is shutting down: try again later")
         if kb in self._barred:
             raise KnowledgeBaseBusyError(
-                f"knowledge base {kb!r} is being deleted or renamed: try again later"
+                f"knowledge base {kb!r} is being made, deleted or renamed: try again later"
             )
 
     def of(self, kb: str) -> list[Job]:
