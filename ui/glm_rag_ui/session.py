@@ -79,8 +79,8 @@ def _store(path: str) -> ConversationStore:
 
 
 def waiting_line(config: Settings) -> FairLine:
-    """Where questions to a model queue up, visitors in turn: one line for each loaded model, and
-    one for each at a server, which is sent no more at once either."""
+    """Where questions queue up, visitors in turn: one line for each loaded model, or one for the
+    server that answers, which is sent no more at once either."""
     where = config.llm if choices.server(config) else config.model
     return _waiting_line(f"{where.model_dump_json()} {config.home}", config.ui.max_running)
 
