@@ -1,8 +1,7 @@
 """Questions of the page over a real, tiny engine: written together, broken off at any time."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from contextlib import closing
 
 import pytest
 from langchain_core.documents import Document
@@ -17,7 +16,7 @@ from glm_rag.waiting import FairLine
 
 pytest.importorskip("streamlit")
 
-from glm_rag_ui import answering
+from glm_rag_ui import answering, backend
 
 QUESTIONS = ["How long is parental leave?", "Where is lunch?", "How long is notice?"]
 
@@ -102,3 +101,16 @@ def test_what_was_cut_short_is_no_whole_answer():
     assert run.done.wait(10)
     assert (run.turn.status, run.turn.answer) == ("stopped", None)
     assert run.turn.text
+
+
+def test_the_page_writes_as_many_answers_at_once_as_the_settings_say(home):
+    from glm_rag.config import load_config
+
+    settings = load_config(overrides={"ui.max_running": 3, "generation.max_tokens": 77})
+    kb = backend.open_knowledge_base(settings, "handbook", create=True)
+    with closing(kb):
+        made = backend.build_assistant(settings, kb)
+        assert (made.llm.max_running, made.llm.max_tokens) == (3, 77)
+        remote = {"llm.backend": "openai", "llm.base_url": "http://127.0.0.1:8000/v1"}
+        there = backend.build_assistant(load_config(overrides=remote), kb)
+        assert there.llm.server.url == "http://127.0.0.1:8000/v1"
