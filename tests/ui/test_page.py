@@ -166,7 +166,7 @@ def test_questions_of_two_visitors_are_answered_at_the_same_time(backend, profil
         visit.start()
         until(lambda text=question: text in {run.turn.question for run in running()})
     until(lambda: all(run.turn.text for run in running()))
-    assert [run.ahead for run in running()] == [0, 0]
+    assert [(run.owner, run.ahead) for run in running()] == [("0" * 32, 0), ("1" * 32, 0)]
     backend.assistant.gate.set()
     until(lambda: len(pages) == 2)
     for test in pages:

@@ -61,14 +61,14 @@ class Answering:
         is_connected: Callable[[], bool] = lambda: True,
         intake: Intake | None = None,
     ) -> None:
-        self.turn = turn
+        self.turn, self.owner = turn, owner
         self.intake = intake
         self.citations: tuple[Citation, ...] = ()
         self.unsupported: tuple[Unsupported, ...] = ()
         self.ahead = 0
         self.unsaved: Exception | None = None
         self.done = threading.Event()
-        self._stream, self._line, self._owner, self._save = stream, line, owner, save
+        self._stream, self._line, self._save = stream, line, save
         self._is_connected = is_connected
         self._stopped, self._discarded = threading.Event(), threading.Event()
         self._breaker = Breaker()
@@ -138,7 +138,7 @@ class Answering:
 
     def _answer(self) -> Literal["done", "stopped"]:
         turn_came = threading.Event()
-        ticket = self._line.enter(self._owner, turn_came.set)
+        ticket = self._line.enter(self.owner, turn_came.set)
         try:
             self._wait_for(ticket, turn_came)
             return self._write()
