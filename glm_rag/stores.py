@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -115,8 +116,10 @@ def delete_knowledge_base(settings: Settings, name: str) -> None:
     if settings.store.backend == "milvus":
         from glm_rag.knowledge.milvus.naming import delete_in as delete_in_milvus
 
-        with closing(milvus_location(settings).connect()) as milvus:
+        with _alone(settings, name) as own, closing(milvus_location(settings).connect()) as milvus:
             delete_in_milvus(milvus, name)
+            # Or the next one of this name would be asked in its words.
+            _clear(own)
         return
     from glm_rag.knowledge.base import delete_knowledge_base as delete_in
 
@@ -154,12 +157,40 @@ def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
 
     location = milvus_location(settings)
     before, after = (folder_of(name, settings.home).name for name in (old, new))
-    with belongings(before, after, settings.home):
+    with _alone(settings, old) as own, belongings(before, after, settings.home):
         with closing(location.connect()) as milvus:
             rename_in(milvus, old, new)
-        own = location.folder(settings.home, old)
-        if own.is_dir():
-            own.replace(location.folder(settings.home, new))
+        target = location.folder(settings.home, new)
+        # What stands there is of one that another machine has deleted.
+        _clear(target)
+        own.replace(target)
+
+
+@contextmanager
+def _alone(settings: Settings, name: str) -> Iterator[Path]:
+    """What this machine keeps of a knowledge base in Milvus, while nobody here writes to it.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is none of that name.
+        KnowledgeBaseError: somebody on this machine is ingesting, or no permission.
+    """
+    from glm_rag.knowledge import lock
+
+    own = local_folder(settings, name)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KnowledgeBaseError(f"cannot write into {own}: {error.strerror}") from error
+    with lock.writing(own, name):
+        yield own
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
 
 
 @contextmanager
