@@ -156,7 +156,7 @@ def _delete_in_milvus(settings: Settings, name: str) -> None:
         with _lock_of(own, name):
             delete_in(milvus, name)
             # Else one that is made anew would be asked with the old one's words.
-            shutil.rmtree(own, ignore_errors=True)
+            _clear(own)
 
 
 @contextmanager
@@ -170,6 +170,14 @@ def _lock_of(own: Path, name: str) -> Iterator[None]:
         raise KnowledgeBaseError(f"cannot write into {own}: {error.strerror}") from error
     with lock.writing(own, name):
         yield
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
 
 
 def local_folder(settings: Settings, name: str) -> Path:
@@ -214,7 +222,7 @@ def _rename_in_milvus(settings: Settings, old: str, new: str) -> None:
         with _lock_of(own, old), belongings(before, after, settings.home):
             rename_in(milvus, old, new)
             # What a deletion on another machine has left here.
-            shutil.rmtree(target, ignore_errors=True)
+            _clear(target)
             own.replace(target)
 
 
