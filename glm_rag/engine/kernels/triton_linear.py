@@ -3,8 +3,8 @@
 Reads the layout of `glm_rag.engine.quantize` as words of 32 bits: one word holds 8 (int4) or 4
 (int8) columns of one output channel, and the words of 16 channels lie side by side, so a warp
 reads whole cache lines. Sums are float32. Three ways by the number of rows: one is bound by
-reading the weights, some go through tensor cores with weights dequantized on the way, and for
-many a matrix is expanded once and multiplied by torch.
+reading the weights, some go through tensor cores with weights unpacked in registers on the way,
+and for many a matrix is expanded once and multiplied by torch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ SOME_ROWS = 32
 MANY_BLOCKS = 512
 _WORDS_EXPANDED = 32
 _TENSOR_CORES = (8, 0)
+# Tiles of some rows by bits, many blocks, and rows, measured on an H200 at ChatGLM2-6B's shapes.
+_SIZES = ("TILE_N", "PARTS", "STAGES", "num_warps")
+_TILES = {
+    (4, False, 8): (32, 16, 3, 4), (4, False, 16): (32, 16, 3, 4), (4, False, 32): (32, 8, 3, 4),
+    (8, False, 8): (16, 16, 3, 4), (8, False, 16): (16, 16, 3, 4), (8, False, 32): (32, 8, 3, 4),
+    (4, True, 8): (64, 4, 3, 2), (4, True, 16): (64, 4, 3, 2), (4, True, 32): (64, 4, 3, 4),
+    (8, True, 8): (32, 8, 2, 2), (8, True, 16): (64, 4, 3, 2), (8, True, 32): (64, 4, 3, 4),
+}  # fmt: skip
+_PLAIN_TILE = (16, 8, 1, 4)
 _BIAS = 127
 # Values of an expanded piece (256 MB in 16 bits): all of a block's matrices, a half of the output.
 _EXPANDED_VALUES = 1 << 27
@@ -237,20 +246,10 @@ def one_row_tiles(num_blocks: int, bits: int) -> dict[str, int]:
 def some_rows_tiles(
     num_rows: int, num_blocks: int, bits: int, tensor_cores: bool
 ) -> dict[str, int]:
-    """Compile-time sizes of `some_rows_kernel`: within the 64 KB of shared memory of any card.
-
-    Those for tensor cores are measured on an H200 at ChatGLM2-6B's shapes.
-    """
+    """Compile-time sizes of `some_rows_kernel`: within the 64 KB of shared memory of any card."""
     rows = max(triton.next_power_of_2(num_rows), 8)
-    if not tensor_cores:
-        sizes = {"TILE_N": 16, "PARTS": 8, "STAGES": 1, "num_warps": 4 if rows == 8 else 8}
-    elif num_blocks > MANY_BLOCKS:
-        sizes = {"TILE_N": 64, "PARTS": 4, "STAGES": 3, "num_warps": 2 if rows < 32 else 4}
-    elif rows == 32:
-        sizes = {"TILE_N": 32, "PARTS": 8, "STAGES": 3, "num_warps": 4}
-    else:
-        sizes = {"TILE_N": 128 // bits, "PARTS": 16, "STAGES": 3, "num_warps": 4}
-    return {"TILE_M": rows} | sizes
+    tile = _TILES[bits, num_blocks > MANY_BLOCKS, rows] if tensor_cores else _PLAIN_TILE
+    return {"TILE_M": rows} | dict(zip(_SIZES, tile, strict=True))
 
 
 def linear_expanded(x: Tensor, weight: QuantizedTensor) -> Tensor:
