@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -17,6 +18,9 @@ from glm_rag.settings import Settings, expand_user
 if TYPE_CHECKING:
     from glm_rag.knowledge.base import KnowledgeBase
     from glm_rag.knowledge.copying import CopyReport
+
+# What looks like HOST:PORT or HOST:PORT/DATABASE.
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/\w*)?")
 
 
 def register(kb: typer.Typer) -> None:
@@ -86,6 +90,8 @@ def _opened(settings: Settings, to: str, name: str, source: KnowledgeBase) -> Kn
     embeddings = RememberedEmbeddings(source.embeddings_name)
     if "://" not in to and not to.endswith(".db"):
         home = expand_user(to)
+        if _ADDRESS.fullmatch(to) and not home.is_dir():
+            raise ConfigError(f"--to {to}: write milvus://{to} for a Milvus, ./{to} for a folder")
         return KnowledgeBase.open(name, home=home, embeddings=embeddings, create=True)
     opened = MilvusKnowledgeBase.open(
         name,

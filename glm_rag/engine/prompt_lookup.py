@@ -18,9 +18,9 @@ _MEMORY = 0.8  # weight of the past in a rate
 COSTS = {1: 1.6, 3: 1.6, 7: 1.8, 11: 2.1}
 # The native kernels read the weights once for all rows.
 NATIVE_COSTS = {1: 1.1, 3: 1.15, 7: 1.45, 11: 1.7, 15: 2.0}
-# On an H100, by benchmarks/gpu_engine.py, and a little for sampling.
+# On an H100, in 4 bits on an H200, by benchmarks/gpu_engine.py, and a little for sampling.
 GRAPH_COSTS = {1: 1.06, 3: 1.08, 7: 1.1, 15: 1.12}
-QUANTIZED_GRAPH_COSTS = {1: 1.95, 7: 1.95, 15: 1.95}
+QUANTIZED_GRAPH_COSTS = {1: 1.2, 3: 1.2, 7: 1.25, 15: 1.55}
 
 
 class PromptLookup:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +256,15 @@ def test_the_copy_command_goes_there_and_back(run, handbook, to, tmp_path):
     for nowhere in ("redis://x", "", " "):
         run("kb", "copy", "手册", "--to", nowhere, code=1)
     run("kb", "copy", "none", "--to", to, code=1)
+
+
+def test_an_address_without_its_scheme_is_no_folder(run, filled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("localhost:19530", "10.0.0.1:19530/team"):
+        run("kb", "copy", filled.name, "--to", address, code=1, milvus=False)
+        assert not Path(address).exists()
+    Path("at:1").mkdir()
+    run("kb", "copy", filled.name, "--to", "at:1", milvus=False)
 
 
 def test_a_copy_to_vectors_of_another_embedder_is_refused(filled, milvus_kb, hash_embeddings):
