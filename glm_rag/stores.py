@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
     from glm_rag.knowledge.base import KnowledgeBase
     from glm_rag.knowledge.milvus.naming import Location
+
+# What an import is called in Milvus until it is complete, and when a killed one is swept.
+_UNFINISHED = re.compile(r"import-[0-9a-f]{32}")
+_STALE_NS = 24 * 3600 * 10**9
 
 
 def reopen_knowledge_base(
@@ -98,7 +105,7 @@ def list_knowledge_bases(settings: Settings) -> Sequence[str]:
         from glm_rag.knowledge.milvus.naming import list_in as list_in_milvus
 
         with asking(milvus_location(settings)) as milvus:
-            return list_in_milvus(milvus)
+            return [name for name in list_in_milvus(milvus) if not _UNFINISHED.fullmatch(name)]
     from glm_rag.knowledge.base import list_knowledge_bases as list_in
 
     return list_in(settings.home)
@@ -274,12 +281,37 @@ def into_store(settings: Settings) -> Iterator[tuple[Path, Callable[[str], None]
                     f"there is a knowledge base {name!r} already: choose another name, or delete "
                     f"it first with glm-rag kb delete {name}"
                 )
-            with KnowledgeBase.open(name, home=home) as source:
+            with (
+                KnowledgeBase.open(name, home=home) as source,
+                _unfinished(settings, name) as temporary,
+            ):
                 embeddings = RememberedEmbeddings(source.embeddings_name)
-                with reopen_knowledge_base(settings, name, embeddings, create=True) as target:
+                with reopen_knowledge_base(settings, temporary, embeddings, create=True) as target:
                     copy(source, target)
 
         yield home, finish
+
+
+@contextmanager
+def _unfinished(settings: Settings, name: str) -> Iterator[str]:
+    """A name in Milvus that no list shows; what was made there gets its own name in the end.
+
+    So a half of a knowledge base never passes for the whole, whatever ends the process.
+    """
+    from glm_rag.knowledge.milvus.naming import born, delete_in, list_in, rename_in
+
+    temporary = f"import-{uuid.uuid4().hex}"
+    with closing(milvus_location(settings).connect()) as milvus:
+        for left in filter(_UNFINISHED.fullmatch, list_in(milvus)):
+            if time.time_ns() - born(milvus, left) > _STALE_NS:
+                delete_in(milvus, left)
+        try:
+            yield temporary
+            rename_in(milvus, temporary, name)
+        except BaseException:
+            with suppress(KnowledgeBaseError):
+                delete_in(milvus, temporary)
+            raise
 
 
 def _scratch(settings: Settings) -> Path:

@@ -1,13 +1,24 @@
 """What is done to a whole knowledge base is the same wherever it lies."""
 
+from contextlib import closing
+
 import pytest
+
+pytest.importorskip("pymilvus")
 
 from glm_rag.config import load_config
 from glm_rag.errors import KnowledgeBaseBusyError
+from glm_rag.knowledge import copying
+from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
+from glm_rag.knowledge.milvus.naming import list_in
+from glm_rag.knowledge.transfer import export, import_file
 from glm_rag.stores import (
     delete_knowledge_base,
+    in_data_folder,
+    into_store,
     list_knowledge_bases,
     local_folder,
+    milvus_location,
     rename_knowledge_base,
     reopen_knowledge_base,
 )
@@ -79,3 +90,62 @@ def test_a_new_name_takes_the_words_along_whatever_another_machine_has_deleted(
     assert list_knowledge_bases(settings) == ["new"]
     with reopen_knowledge_base(settings, "new", hash_embeddings()) as kb:
         assert kb.info().num_chunks == 1
+
+
+# In a folder an import gets its name when it is complete; see test_knowledge_transfer.
+in_milvus = pytest.mark.parametrize("settings", ["milvus"], indirect=True)
+
+
+def restore(settings, file, name):
+    with into_store(settings) as (home, finish):
+        import_file(file, home, name=name)
+        finish(name)
+
+
+def names(settings):
+    """Of all knowledge bases, those that no list shows too."""
+    with closing(milvus_location(settings).connect()) as milvus:
+        return list_in(milvus)
+
+
+@in_milvus
+def test_half_of_an_import_never_passes_for_the_whole(settings, made, tmp_path, monkeypatch):
+    made("kb")
+    file = tmp_path / "kb.export"
+    with in_data_folder(settings, "kb") as home:
+        export("kb", home, file)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "_copy_failures", killed)  # every file is there already
+        patch.setattr("glm_rag.knowledge.milvus.naming.delete_in", killed)
+        with pytest.raises(Killed):
+            restore(settings, file, "back")
+    assert list_knowledge_bases(settings) == ["kb"]
+    assert len(names(settings)) == 2  # what the killed one has left
+    monkeypatch.setattr("glm_rag.stores._STALE_NS", 0)
+    restore(settings, file, "back")
+    assert list_knowledge_bases(settings) == names(settings) == ["back", "kb"]
+    with reopen_knowledge_base(settings, "back") as kb:
+        assert (kb.info().num_chunks, kb.verify().findings) == (1, ())
+
+
+@in_milvus
+def test_an_import_that_fails_leaves_nothing(settings, made, tmp_path, monkeypatch):
+    made("kb")
+    file = tmp_path / "kb.export"
+    with in_data_folder(settings, "kb") as home:
+        export("kb", home, file)
+
+    def fails(*_, **__):
+        raise OSError("the line is cut")
+
+    monkeypatch.setattr(MilvusKnowledgeBase, "write_file", fails)
+    with pytest.raises(OSError, match="cut"):
+        restore(settings, file, "back")
+    assert names(settings) == ["kb"]
