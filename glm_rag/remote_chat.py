@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_openai import ChatOpenAI
 from pydantic import Field
 
-from glm_rag.remote_model import RemoteModel, changed_options, is_end, request_options
+from glm_rag.remote_model import RemoteModel, changed_options, request_options
 from glm_rag.remote_server import RemoteServer
 from glm_rag.settings import GenerationSettings
 
@@ -57,26 +57,20 @@ class RemoteChat(RemoteModel, ChatOpenAI):
         stream = cast(
             "Generator[ChatGenerationChunk, None, None]", super()._stream(*args, **kwargs)
         )
-        ended = False
-        with self.server.translated(), closing(stream) as chunks:
+        with self.server.streamed() as came, closing(stream) as chunks:
             for chunk in chunks:
-                ended |= is_end(chunk)
+                came.see(chunk)
                 yield chunk
-        if not ended:
-            raise self.server.broken_off()
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         stream = super()._astream(*args, **kwargs)
-        ended = False
-        with self.server.translated():
+        with self.server.streamed() as came:
             async with aclosing(
                 cast("AsyncGenerator[ChatGenerationChunk, None]", stream)
             ) as chunks:
                 async for chunk in chunks:
-                    ended |= is_end(chunk)
+                    came.see(chunk)
                     yield chunk
-        if not ended:
-            raise self.server.broken_off()
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         with self.server.translated():

@@ -97,17 +97,15 @@ class RemoteCompletions(RemoteModel, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        ended = False
-        with self.server.translated(), self.server.client.completions.create(**request) as events:
+        create = self.server.client.completions.create
+        with self.server.streamed() as came, create(**request) as events:
             for chunk in map(_chunk, events):
                 if chunk is None:
                     continue
                 if run_manager is not None:
                     run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
-                ended |= is_end(chunk)
+                came.see(chunk)
                 yield chunk
-        if not ended:
-            raise self.server.broken_off()
 
     async def _astream(
         self,
@@ -117,18 +115,15 @@ class RemoteCompletions(RemoteModel, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        ended = False
-        with self.server.translated():
+        with self.server.streamed() as came:
             async with await self.server.async_client.completions.create(**request) as events:
                 async for event in events:
                     if (chunk := _chunk(event)) is None:
                         continue
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
-                    ended |= is_end(chunk)
+                    came.see(chunk)
                     yield chunk
-        if not ended:
-            raise self.server.broken_off()
 
     def _generate(
         self,
@@ -167,12 +162,6 @@ class RemoteCompletions(RemoteModel, BaseChatModel):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-
-
-def is_end(chunk: ChatGenerationChunk) -> bool:
-    """Whether the server says why the answer ends: a stream without that broke off."""
-    stated = chunk.message.response_metadata, chunk.generation_info or {}
-    return any(facts.get("finish_reason") for facts in stated)
 
 
 def request_options(generation: GenerationSettings) -> dict[str, Any]:

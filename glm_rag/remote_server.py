@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from glm_rag.settings import LlmSettings
 
 if TYPE_CHECKING:
     import openai
+    from langchain_core.outputs import ChatGenerationChunk
 
 _CONNECT_SECONDS = 10.0
 _NO_KEY = "none"  # the client wants one; servers without keys read none
@@ -30,6 +32,20 @@ _WINDOW_KEYS = ("max_model_len", "context_window", "context_length", "n_ctx", "n
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
 _TOO_LONG_WORDS = ("context length", "context window", "context size", "maximum context")
 _SHOWN_MODELS = 5
+
+
+@dataclass(slots=True)
+class Streamed:
+    """How far an answer has come."""
+
+    has_begun: bool = False
+    has_ended: bool = False
+
+    def see(self, chunk: ChatGenerationChunk) -> None:
+        """Note a piece; in the last one the server says why the answer ends."""
+        self.has_begun = True
+        stated = chunk.message.response_metadata, chunk.generation_info or {}
+        self.has_ended |= any(facts.get("finish_reason") for facts in stated)
 
 
 class RemoteServer:
@@ -131,11 +147,28 @@ class RemoteServer:
                 raise
             raise self._broken(error) from error
 
-    def _broken(self, error: Exception) -> GlmRagError:
-        return self._slow() if "Timeout" in type(error).__name__ else self.broken_off()
+    @contextmanager
+    def streamed(self) -> Iterator[Streamed]:
+        """As `translated`, for an answer in pieces, each of which is to be shown to `Streamed`.
 
-    def broken_off(self) -> GlmRagError:
-        """The error of an answer that ended before its end."""
+        Raises:
+            ModelError: it began and broke off.
+        """
+        library, came = _openai(), Streamed()
+        with self.translated():
+            try:
+                yield came
+            except library.APIConnectionError as error:
+                if not came.has_begun or isinstance(error, library.APITimeoutError):
+                    raise
+                raise self._broken_off() from error
+            if not came.has_ended:
+                raise self._broken_off()
+
+    def _broken(self, error: Exception) -> GlmRagError:
+        return self._slow() if "Timeout" in type(error).__name__ else self._broken_off()
+
+    def _broken_off(self) -> GlmRagError:
         return ModelError(f"the connection to {self.url} broke off during the answer: ask again")
 
     def _slow(self) -> GlmRagError:
@@ -148,7 +181,7 @@ class RemoteServer:
         if isinstance(error, library.APITimeoutError):
             return self._slow()
         if isinstance(error, library.APIConnectionError):
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = " ".join(str(_first_cause(error)).split())
             return ModelError(
                 f"no language model answers at {self.url} ({reason}): start the server or correct "
                 "llm.base_url"
@@ -243,3 +276,10 @@ def _is_too_long(error: Any, said: str) -> bool:
         return True
     refused = getattr(error, "status_code", None) in {400, 413, 422}
     return refused and any(words in said.lower() for words in _TOO_LONG_WORDS)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What the libraries in between have wrapped."""
+    while (cause := error.__cause__ or error.__context__) is not None and str(cause):
+        error = cause
+    return error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 USAGE = {
     "prompt_tokens": 11,
@@ -28,6 +30,7 @@ class OpenAIServer:
         status, error: instead of an answer, when status is not 200.
         facts: of its model under /v1/models.
         requests: (path, body, headers) of each POST.
+        break_off: how the connection ends after the first piece, if so.
         vanished: set when a client went away during an answer.
     """
 
@@ -41,7 +44,7 @@ class OpenAIServer:
     key: str = ""
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     vanished: threading.Event = field(default_factory=threading.Event)
-    break_off: bool = False
+    break_off: Literal["", "ended", "reset"] = ""
     page: bytes | None = None
     url: str = ""
 
@@ -116,6 +119,11 @@ def openai_server(**answers: Any) -> Iterator[OpenAIServer]:
                 for event in script.events(self.path):
                     self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
                     self.wfile.flush()
+                    if script.break_off == "reset":  # what a killed process leaves
+                        time.sleep(0.2)  # a reset throws away what was not read yet
+                        linger = struct.pack("ii", 1, 0)
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                        self.connection.close()
                     if script.break_off:
                         return
                     time.sleep(script.pause)

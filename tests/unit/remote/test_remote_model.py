@@ -296,9 +296,10 @@ def test_a_server_that_keeps_silent_is_given_up(endpoint):
         list(remote(server, endpoint, timeout=0.3).stream("Hi"))
 
 
+@pytest.mark.parametrize("break_off", ["ended", "reset"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_an_answer_that_breaks_off_is_no_answer(endpoint):
-    with openai_server(break_off=True) as server:
+def test_an_answer_that_breaks_off_is_no_answer(endpoint, break_off):
+    with openai_server(break_off=break_off) as server:
         llm = remote(server, endpoint)
         with pytest.raises(ModelError, match="broke off"):
             list(llm.stream("Hi"))
