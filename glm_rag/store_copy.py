@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from glm_rag.errors import GlmRagError, KnowledgeBaseError
-from glm_rag.stores import delete_knowledge_base, list_knowledge_bases, reopen_knowledge_base
+from glm_rag.errors import KnowledgeBaseError
+from glm_rag.stores import list_knowledge_bases, reopen_knowledge_base, unfinished
 
 if TYPE_CHECKING:
     from glm_rag.knowledge.base import KnowledgeBase
@@ -26,8 +26,7 @@ def copy_within_store(
 ) -> CopyReport:
     """Copy with texts, vectors, failures, calibration and the words of its prompts.
 
-    In the data folder the copy appears when it is whole. In Milvus it appears at the start and is
-    deleted if this ends early; only a killed process leaves one that is not whole.
+    The copy appears when it is whole.
 
     Args:
         on_progress: gets the number of passages done, and of all; what it raises ends the copy.
@@ -87,16 +86,8 @@ def _in_folder(
 def _in_milvus(
     settings: Settings, name: str, embeddings: RememberedEmbeddings
 ) -> Iterator[KnowledgeBase]:
-    is_ours = False
-    try:
-        made = reopen_knowledge_base(settings, name, embeddings, create=True)
-        with made as target, target.writing():
-            if target.info().num_documents:  # somebody else has made it this moment
-                _check_free(settings, name)
-            is_ours = True
-            yield target
-    except BaseException:
-        if is_ours:
-            with suppress(GlmRagError):
-                delete_knowledge_base(settings, name)
-        raise
+    with (
+        unfinished(settings, name) as temporary,
+        reopen_knowledge_base(settings, temporary, embeddings, create=True) as target,
+    ):
+        yield target

@@ -283,7 +283,7 @@ def into_store(settings: Settings) -> Iterator[tuple[Path, Callable[[str], None]
                 )
             with (
                 KnowledgeBase.open(name, home=home) as source,
-                _unfinished(settings, name) as temporary,
+                unfinished(settings, name) as temporary,
             ):
                 embeddings = RememberedEmbeddings(source.embeddings_name)
                 with reopen_knowledge_base(settings, temporary, embeddings, create=True) as target:
@@ -293,25 +293,28 @@ def into_store(settings: Settings) -> Iterator[tuple[Path, Callable[[str], None]
 
 
 @contextmanager
-def _unfinished(settings: Settings, name: str) -> Iterator[str]:
+def unfinished(settings: Settings, name: str) -> Iterator[str]:
     """A name in Milvus that no list shows; what was made there gets its own name in the end.
 
     So a half of a knowledge base never passes for the whole, whatever ends the process.
-    """
-    from glm_rag.knowledge.milvus.naming import born, delete_in, list_in, rename_in
 
-    temporary = f"import-{uuid.uuid4().hex}"
+    Raises:
+        KnowledgeBaseError: there is one of that name by then.
+    """
+    from glm_rag.knowledge.milvus.naming import born, delete_in, list_in
+
     with closing(milvus_location(settings).connect()) as milvus:
         for left in filter(_UNFINISHED.fullmatch, list_in(milvus)):
             if time.time_ns() - born(milvus, left) > _STALE_NS:
                 delete_in(milvus, left)
-        try:
-            yield temporary
-            rename_in(milvus, temporary, name)
-        except BaseException:
-            with suppress(KnowledgeBaseError):
-                delete_in(milvus, temporary)
-            raise
+    temporary = f"import-{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        _rename_in_milvus(settings, temporary, name)
+    except BaseException:
+        with suppress(KnowledgeBaseError):
+            _delete_in_milvus(settings, temporary)
+        raise
 
 
 def _scratch(settings: Settings) -> Path:
