@@ -1,6 +1,6 @@
 """How fast is the engine on a GPU, beside transformers' implementation of the same network?
 
-    python benchmarks/gpu_engine.py [--turns N] [--shape tiny] [--device cuda]
+    python benchmarks/gpu_engine.py [--turns N] [--shape tiny] [--device cuda] [--passes]
 
 ChatGLM2-6B's shape with random weights, made on the device: 16 GB of it are needed per 16-bit
 model, about 45 GB for all at once. transformers' `GlmForCausalLM` in bfloat16 with its own KV cache
@@ -10,6 +10,7 @@ sequence, behind a KV cache of random values; each token's id is read back befor
 *Answers*: the same through `Engine.generate` (sampling on the CPU, text, loop guard). *Memory*: of
 the weights, and how far a prompt of the whole window raises the peak above them. *New lengths*:
 run once, without warming up: a library may plan its attention anew for every length it meets.
+`--passes` measures only what passes of several rows cost.
 """
 
 from __future__ import annotations
@@ -308,13 +309,33 @@ def without_graphs(engines: dict[str, Engine]) -> dict[str, float]:
     return found
 
 
+def only_passes(options: argparse.Namespace) -> None:
+    """Without the reference, one model after another."""
+    costs = []
+    for name in VARIANTS:
+        _, engine = our_subject(name, SHAPES[options.shape], options.device)
+        costs += pass_costs({name: engine})
+        del engine
+        gc.collect()
+        torch.cuda.empty_cache()
+    gpu = torch.cuda.get_device_properties(options.device)
+    values = {"gpu": gpu.name, "cuda": torch.version.cuda, "pass_costs": costs}
+    name = "gpu_engine_passes" + ("" if options.shape == "6b" else f"_{options.shape}")
+    save(options.out, name, ("glm-rag", "torch", "triton"), values)
+    print_table(costs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shape", choices=SHAPES, default="6b", help="tiny: to try the script")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--passes", action="store_true", help="only what several rows cost")
     options = parser.parse_args()
+    if options.passes:
+        only_passes(options)
+        return
     shape = SHAPES[options.shape]
     engines, subjects = {}, []
     for name in VARIANTS:

@@ -7,6 +7,8 @@ nothing. `--write` puts the tables and the picture into the documentation.
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,17 +20,34 @@ PAGE = ROOT / "docs" / "scaling.md"
 PICTURE = ROOT / "docs" / "images" / "scaling.svg"
 BEGIN, END = "<!-- computed: begin -->\n", "<!-- computed: end -->"
 
+# Assumptions that may be nothing at all; everything else is divided by.
+_MAY_BE_ZERO = {
+    "gpu_hour", "core_hour", "disk_gb_month", "local_seconds", "milvus_bytes", "answer_tokens",
+}  # fmt: skip
 
-def main() -> None:
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables, or write them.
+
+    Raises:
+        SystemExit: an option that cannot be reckoned with, or no measurements.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--write", action="store_true", help="update docs/scaling.md")
     for field in fields(Assumptions):
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=float, default=field.default)
-    given = vars(parser.parse_args())
+    given = vars(parser.parse_args(arguments))
     results, write = given.pop("results"), given.pop("write")
-    measured, assumed = Measured.read(results), Assumptions(**given)
+    for name, value in given.items():
+        if wrong := _wrong(name, value):
+            parser.error(f"--{name.replace('_', '-')} {value:g}: {wrong}")
+    try:
+        measured = Measured.read(results)
+    except FileNotFoundError as error:
+        parser.error(f"--results {results}: there is no {Path(error.filename).name}")
+    assumed = Assumptions(**given)
     text = tables(measured, assumed)
     if not write:
         print(text)
@@ -37,6 +56,17 @@ def main() -> None:
     before, _, rest = page.partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
     draw(measured, assumed, PICTURE)
+
+
+def _wrong(name: str, value: float) -> str:
+    """Why an assumption cannot be reckoned with; nothing if it can."""
+    if not math.isfinite(value):
+        return "write a number"
+    if name == "busy" and not 0 < value <= 1:
+        return "a share is above 0 and at most 1, as 0.7 for 70 %"
+    if name in _MAY_BE_ZERO:
+        return "it must not be below 0" if value < 0 else ""
+    return "" if value > 0 else "it must be more than 0"
 
 
 def draw(measured: Measured, assumed: Assumptions, path: Path) -> None:

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from inspect import isgenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from glm_rag.breaker import on_break
 from glm_rag.config import default_home, explain
 from glm_rag.errors import ConfigError
 from glm_rag.settings import CacheSettings, ModelSettings
@@ -154,13 +156,18 @@ class LocalModel(BaseModel):
         """Generate; closing this generator stops the answer and frees its place and cache.
 
         With `max_running`, answers that are asked for at the same time decode together; then any
-        thread may close it.
+        thread may close it, and so does the `Breaker` that it runs in.
         """
         if self.max_running is not None and engine.scheduler is None:
             engine.serve(self.max_running)
         if (shared := current_batch()) is not None:
-            return shared.stream(engine, prompt_ids, params)
-        return engine.generate(prompt_ids, params)
+            answer = shared.stream(engine, prompt_ids, params)
+        else:
+            answer = engine.generate(prompt_ids, params)
+        # Without a scheduler it is a plain generator: its reader computes it, and alone may close.
+        if not isgenerator(answer):
+            on_break(answer.close)
+        return answer
 
     def _load(self, model: str) -> Engine:
         from glm_rag.models.loading import open_engine

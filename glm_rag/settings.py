@@ -232,7 +232,7 @@ def _check_token(token: str) -> str:
 
 
 class UiSettings(_Section):
-    """The page in the browser: who may open it and what it may read."""
+    """The page in the browser: who may open it, what it may read and how much at once."""
 
     token: Annotated[str, AfterValidator(_check_token)] = Field(
         "",
@@ -240,6 +240,7 @@ class UiSettings(_Section):
         description="what a browser must show where the page is reachable from other computers; "
         "empty: a new one at every start",
     )
+    max_running: int = Field(8, ge=1, le=256, description="answers generated at once")
     upload_mb: int = Field(200, ge=1, le=100_000, description="largest file to upload, in MB")
     allowed_folders: tuple[UserPath, ...] = Field(
         (), description="folders of this computer that the page may read documents from"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -60,8 +62,11 @@ def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
     from glm_rag.embeddings import create_embeddings
     from glm_rag.knowledge.naming import existing_folder, folder_size
 
+    embeddings = create_embeddings(settings.embeddings)
     try:
-        with reopen_knowledge_base(settings, name, create_embeddings(settings.embeddings)) as kb:
+        if settings.store.backend == "milvus":
+            return _info_in_milvus(settings, name, embeddings)
+        with reopen_knowledge_base(settings, name, embeddings) as kb:
             return kb.info()
     except KnowledgeBaseNotFoundError:
         raise
@@ -74,12 +79,25 @@ def info_or_error(settings: Settings, name: str) -> KnowledgeBaseInfo:
         return KnowledgeBaseInfo(name, str(folder), 0, 0, 0, "", 0, size, error=reason)
 
 
+def _info_in_milvus(settings: Settings, name: str, embeddings: Embeddings) -> KnowledgeBaseInfo:
+    from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
+    from glm_rag.knowledge.milvus.kept import asking
+    from glm_rag.knowledge.milvus.naming import present_stem
+
+    location = milvus_location(settings)
+    with asking(location) as milvus:
+        stem, folder = present_stem(milvus, name), location.folder(settings.home, name)
+        # It is not closed: the connection is everybody's.
+        return MilvusKnowledgeBase(name, milvus, stem, folder, embeddings=embeddings).info()
+
+
 def list_knowledge_bases(settings: Settings) -> Sequence[str]:
     """Names of the knowledge bases in the data folder, or in Milvus, sorted."""
     if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.kept import asking
         from glm_rag.knowledge.milvus.naming import list_in as list_in_milvus
 
-        with closing(milvus_location(settings).connect()) as milvus:
+        with asking(milvus_location(settings)) as milvus:
             return list_in_milvus(milvus)
     from glm_rag.knowledge.base import list_knowledge_bases as list_in
 
@@ -94,9 +112,10 @@ def identity_of(settings: Settings, name: str) -> int:
         KnowledgeBaseError: Milvus does not answer.
     """
     if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.kept import asking
         from glm_rag.knowledge.milvus.naming import born
 
-        with closing(milvus_location(settings).connect()) as milvus:
+        with asking(milvus_location(settings)) as milvus:
             return born(milvus, name)
     from glm_rag.knowledge.database import FILE_NAME
     from glm_rag.knowledge.naming import existing_folder
@@ -113,14 +132,52 @@ def delete_knowledge_base(settings: Settings, name: str) -> None:
         KnowledgeBaseError: somebody is ingesting, no permission, or Milvus does not answer.
     """
     if settings.store.backend == "milvus":
-        from glm_rag.knowledge.milvus.naming import delete_in as delete_in_milvus
-
-        with closing(milvus_location(settings).connect()) as milvus:
-            delete_in_milvus(milvus, name)
+        _delete_in_milvus(settings, name)
         return
     from glm_rag.knowledge.base import delete_knowledge_base as delete_in
 
     delete_in(name, settings.home)
+
+
+def close_connections() -> None:
+    """Let go of what is kept for short questions about the store; the next one connects anew."""
+    kept = sys.modules.get("glm_rag.knowledge.milvus.kept")
+    if kept is not None:
+        kept.close()
+
+
+def _delete_in_milvus(settings: Settings, name: str) -> None:
+    from glm_rag.knowledge.milvus.naming import delete_in, named_stem
+
+    location = milvus_location(settings)
+    own = location.folder(settings.home, name)
+    with closing(location.connect()) as milvus:
+        named_stem(milvus, name)
+        with _lock_of(own, name):
+            delete_in(milvus, name)
+            # Else one that is made anew would be asked with the old one's words.
+            _clear(own)
+
+
+@contextmanager
+def _lock_of(own: Path, name: str) -> Iterator[None]:
+    """Hold the lock that writers of this machine ask for, in its folder beside Milvus."""
+    from glm_rag.knowledge import lock
+
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KnowledgeBaseError(f"cannot write into {own}: {error.strerror}") from error
+    with lock.writing(own, name):
+        yield
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise KnowledgeBaseError(f"cannot delete {folder}: {error.strerror}") from error
 
 
 def local_folder(settings: Settings, name: str) -> Path:
@@ -130,10 +187,11 @@ def local_folder(settings: Settings, name: str) -> Path:
         KnowledgeBaseNotFoundError: there is none of that name.
     """
     if settings.store.backend == "milvus":
+        from glm_rag.knowledge.milvus.kept import asking
         from glm_rag.knowledge.milvus.naming import existing_stem
 
         location = milvus_location(settings)
-        with closing(location.connect()) as milvus:
+        with asking(location) as milvus:
             existing_stem(milvus, name)
         return location.folder(settings.home, name)
     from glm_rag.knowledge.naming import existing_folder
@@ -148,18 +206,24 @@ def rename_knowledge_base(settings: Settings, old: str, new: str) -> None:
 
         rename(old, new, settings.home)
         return
-    from glm_rag.knowledge.milvus.naming import rename_in
+    _rename_in_milvus(settings, old, new)
+
+
+def _rename_in_milvus(settings: Settings, old: str, new: str) -> None:
+    from glm_rag.knowledge.milvus.naming import named_stem, rename_in
     from glm_rag.knowledge.naming import folder_of
     from glm_rag.knowledge.transfer import belongings
 
     location = milvus_location(settings)
     before, after = (folder_of(name, settings.home).name for name in (old, new))
-    with belongings(before, after, settings.home):
-        with closing(location.connect()) as milvus:
+    own, target = (location.folder(settings.home, name) for name in (old, new))
+    with closing(location.connect()) as milvus:
+        named_stem(milvus, old)
+        with _lock_of(own, old), belongings(before, after, settings.home):
             rename_in(milvus, old, new)
-        own = location.folder(settings.home, old)
-        if own.is_dir():
-            own.replace(location.folder(settings.home, new))
+            # What a deletion on another machine has left here.
+            _clear(target)
+            own.replace(target)
 
 
 @contextmanager

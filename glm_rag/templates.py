@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
@@ -12,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glm_rag.config import read_yaml
-from glm_rag.errors import ConfigError
+from glm_rag.errors import ConfigError, KnowledgeBaseError
 from glm_rag.types import Language
 
 # A knowledge base's own prompt, in its folder.
@@ -145,7 +146,17 @@ def read_templates(file: Path, base: Templates = TEMPLATES) -> dict[Language, Te
         ConfigError: unreadable, an unknown key, a wrong placeholder; the key is named.
     """
     origin = f"prompt file {file}"
-    given = read_yaml(file, origin)
+    return changed_templates(read_yaml(file, origin), base, origin)
+
+
+def changed_templates(
+    given: Mapping[str, Any], base: Templates, origin: str
+) -> dict[Language, Template]:
+    """The templates of `base` with what `given` changes of them; errors as in `read_templates`.
+
+    Args:
+        given: texts by language and key. origin: what an error says they are.
+    """
     merged = dict(base)
     for language, texts in given.items():
         if language not in base:
@@ -155,6 +166,28 @@ def read_templates(file: Path, base: Templates = TEMPLATES) -> dict[Language, Te
         key = cast("Language", language)
         merged[key] = _changed(base[key], texts, origin, key)
     return merged
+
+
+def write_own(file: Path, content: bytes | None) -> None:
+    """Keep a knowledge base's own prompt, byte by byte, or drop it; it is known to be usable.
+
+    Whoever reads meanwhile sees the old file or the new one.
+
+    Raises:
+        KnowledgeBaseError: it cannot be written.
+    """
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        if content is None:
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)  # what Milvus holds has no folder yet
+        unfinished.write_bytes(content)
+        unfinished.replace(file)
+    except OSError as error:
+        raise KnowledgeBaseError(f"cannot write {file}: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def to_yaml(templates: Templates) -> str:

@@ -1,4 +1,4 @@
-"""Lines of callers for what only so many may use at once."""
+"""A line of callers for what only so many may use at once."""
 
 from __future__ import annotations
 
@@ -6,76 +6,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 # Seconds that a place is kept, before any was given back, and how much each one counts after.
 _FIRST_GUESS = 10.0
 _WEIGHT = 0.2
 _LONGEST_RETRY = 600
-
-
-class WaitingLine:
-    """First come, first served. Leaving the block of `join` gives a place up, in line or in use.
-
-    Args:
-        places: how many may be served at once.
-    """
-
-    def __init__(self, places: int = 1) -> None:
-        if places < 1:
-            raise ValueError(f"places must be at least 1, got {places}")
-        self._places = places
-        self._moved = threading.Condition()
-        self._tickets: list[Ticket] = []
-
-    @contextmanager
-    def join(self) -> Iterator[Ticket]:
-        """Take the last place of the line.
-
-        Example:
-            with line.join() as ticket:
-                while not ticket.wait(1.0):
-                    print(f"{ticket.ahead} before you")
-        """
-        ticket = Ticket(self)
-        with self._moved:
-            self._tickets.append(ticket)
-        try:
-            yield ticket
-        finally:
-            with self._moved:
-                self._tickets.remove(ticket)
-                self._moved.notify_all()
-
-    def _ahead(self, ticket: Ticket) -> int:
-        if ticket not in self._tickets:
-            raise RuntimeError("this ticket has left its line: join again")
-        return max(0, self._tickets.index(ticket) + 1 - self._places)
-
-
-class Ticket:
-    """A place in a `WaitingLine`, made by its `join`. Any thread may ask it."""
-
-    def __init__(self, line: WaitingLine) -> None:
-        self._line = line
-
-    @property
-    def ahead(self) -> int:
-        """How many have to leave before it is this one's turn; 0: it is."""
-        with self._line._moved:
-            return self._line._ahead(self)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the turn at most so long; whether it has come.
-
-        Raises:
-            RuntimeError: the ticket's block has ended, before or meanwhile.
-        """
-        line = self._line
-        with line._moved:
-            return line._moved.wait_for(lambda: line._ahead(self) == 0, timeout=seconds)
 
 
 class LineFullError(Exception):
@@ -103,12 +40,16 @@ class FairLine:
 
     Args:
         places: how many are served at once.
-        seats: how many may wait; 0: nobody waits.
+        seats: how many may wait, by default any number; 0: nobody waits.
         clock: seconds, for tests.
     """
 
     def __init__(
-        self, places: int, seats: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        places: int,
+        seats: float = math.inf,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if places < 1 or seats < 0:
             raise ValueError(f"a line needs a place and no less than 0 seats: {places}, {seats}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -107,10 +106,10 @@ def _refuse_itself(source: KnowledgeBase, target: KnowledgeBase) -> None:
 
 
 def _copy_prompt(source: Path, target: Path) -> None:
-    from glm_rag.templates import PROMPT_FILE
+    from glm_rag.templates import PROMPT_FILE, write_own
 
     if (source / PROMPT_FILE).is_file():
-        shutil.copyfile(source / PROMPT_FILE, target / PROMPT_FILE)
+        write_own(target / PROMPT_FILE, (source / PROMPT_FILE).read_bytes())
 
 
 def _told(report: CopyReport, name: str, new_name: str, place: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from glm_rag.cli.common import ConfigOption, JsonOption, console, print_json
 from glm_rag.config import load_config
-from glm_rag.errors import ConfigError, KnowledgeBaseError
+from glm_rag.errors import ConfigError
 from glm_rag.settings import Settings, expand_user
 
 
@@ -39,13 +38,15 @@ def prompt(
     """
     if sum((new is not None, reset, show)) > 1:
         raise ConfigError("choose one of --set, --reset and --show")
+    from glm_rag.templates import write_own
+
     settings = load_config(config)
     own = _own_file(settings, name)
     if new is not None:
         _store(settings, expand_user(new), own)
         _tell(name, "set", json=json)
     elif reset:
-        _change(own, None)
+        write_own(own, None)
         _tell(name, "reset", json=json)
     else:
         _show(settings, own, json=json)
@@ -61,25 +62,10 @@ def _own_file(settings: Settings, name: str) -> Path:
 def _store(settings: Settings, new: Path, own: Path) -> None:
     """Keep a file that is known to be usable, byte by byte, so that its comments stay."""
     from glm_rag.build import build_templates
+    from glm_rag.templates import write_own
 
     build_templates(settings, new)
-    _change(own, new.read_bytes())
-
-
-def _change(own: Path, content: bytes | None) -> None:
-    """Whoever reads meanwhile sees the old file or the new one."""
-    unfinished = own.with_name(f".{own.name}.{os.getpid()}")
-    try:
-        if content is None:
-            own.unlink(missing_ok=True)
-            return
-        own.parent.mkdir(parents=True, exist_ok=True)  # what Milvus holds has no folder yet
-        unfinished.write_bytes(content)
-        unfinished.replace(own)
-    except OSError as error:
-        raise KnowledgeBaseError(f"cannot write {own}: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_own(own, new.read_bytes())
 
 
 def _show(settings: Settings, own: Path, *, json: bool) -> None:

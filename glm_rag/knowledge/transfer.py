@@ -35,7 +35,7 @@ from glm_rag.types import VerifyReport
 
 _FORMAT = 1
 _SEALED = ("documents", "copies", "chunks", "vectors", "failures", "meta")
-_UNFINISHED = ".import-"
+UNFINISHED = ".import-"
 _STALE_SECONDS = 24 * 3600.0
 
 
@@ -115,7 +115,7 @@ def import_file(
         name = name or seal.name
         folder = free_folder(name, home)
         _sweep(folder.parent)
-        temporary = folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
+        temporary = folder.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         try:
             report = _fill(temporary, file, seal, name, on_progress)
@@ -266,7 +266,7 @@ def _open(file: Path) -> sqlite3.Connection:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed imports have left."""
-    for path in folder.glob(f"{_UNFINISHED}*"):
+    for path in folder.glob(f"{UNFINISHED}*"):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -158,7 +158,7 @@ async def _with_first(first: News, news: AsyncGenerator[News, None]) -> AsyncGen
 
 def _failed(request: Request, error: Exception) -> ApiError:
     context, record = context_of(request), record_of(request)
-    known = as_api_error(error, context.settings.home)
+    known = as_api_error(error, context.hide)
     record.outcome = "failed" if known.status >= 500 else "refused"
     request.state.error = error
     if not isinstance(error, ApiError | GlmRagError):

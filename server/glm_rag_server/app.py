@@ -12,7 +12,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from glm_rag._version import __version__
 from glm_rag.settings import Settings
-from glm_rag_server import chat, completions, docs_page, embeddings, errors, health, models
+from glm_rag_server import (
+    chat,
+    completions,
+    described,
+    docs_page,
+    embeddings,
+    errors,
+    health,
+    models,
+)
 from glm_rag_server.auth import Gate
 from glm_rag_server.context import Models, ServerContext
 from glm_rag_server.kb.routes import router as kb_router
@@ -40,12 +49,13 @@ def create_app(
         title="glm-rag",
         version=__version__,
         description="OpenAI's API on your own machine, with knowledge bases.",
+        openapi_tags=described.groups(),
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
     )
     app.state.context = context
-    errors.install(app, settings.home)
+    errors.install(app, context.hide)
     for part in _PARTS:
         app.include_router(part.router)
     app.include_router(kb_router)

@@ -22,19 +22,22 @@ from glm_rag_server.context import (
     context_of,
     knowledge_base_or_404,
 )
+from glm_rag_server.described import OPENAI, errors
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import Key
-from glm_rag_server.openai_types import ERRORS, ChatCompletion, ChatRequest, refuse_unsupported
+from glm_rag_server.openai_requests import ChatRequest, refuse_unsupported
+from glm_rag_server.openai_responses import ChatCompletion
 from glm_rag_server.pieces import End, Piece, answer_pieces, chat_pieces
 from glm_rag_server.shapes import finish_reason, usage_body
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=[OPENAI], responses=errors(400, 404, 408, 413, 429, 503))
 
 
 @router.post(
     "/chat/completions",
     response_model=ChatCompletion,
     summary="Answer a conversation",
+    response_description="the answer, whole or as a stream of chunks",
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def chat_completions(

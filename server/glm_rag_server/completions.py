@@ -15,18 +15,21 @@ from starlette.responses import Response
 from glm_rag_server.answering import Job, respond
 from glm_rag_server.auth import require
 from glm_rag_server.context import context_of
+from glm_rag_server.described import OPENAI, errors
 from glm_rag_server.keys import Key
-from glm_rag_server.openai_types import ERRORS, Completion, CompletionRequest, refuse_unsupported
+from glm_rag_server.openai_requests import CompletionRequest, refuse_unsupported
+from glm_rag_server.openai_responses import Completion
 from glm_rag_server.pieces import End, Piece, completion_pieces
 from glm_rag_server.shapes import finish_reason, usage_body
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=[OPENAI], responses=errors(400, 404, 408, 413, 429, 503))
 
 
 @router.post(
     "/completions",
     response_model=Completion,
     summary="Go on with a text",
+    response_description="the continuation, whole or as a stream of chunks",
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def completions(

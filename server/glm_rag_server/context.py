@@ -12,23 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
-from glm_rag.build import (
-    build_assistant,
-    build_embeddings,
-    build_llm,
-    list_knowledge_bases,
-    llm_name,
-    open_knowledge_base,
-)
+from glm_rag.build import build_embeddings, build_llm, llm_name
 from glm_rag.errors import KnowledgeBaseNotFoundError, ModelError
 from glm_rag.local_model import LocalModel
 from glm_rag.settings import LlmSettings, Settings
-from glm_rag.stores import identity_of
 from glm_rag.waiting import FairLine
 from glm_rag_server.errors import ApiError
+from glm_rag_server.hiding import Hiding
 from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
+from glm_rag_server.opened import OpenBases
 from glm_rag_server.served import served_chat
 from glm_rag_server.telemetry import Tracer
 
@@ -36,6 +30,7 @@ if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
     from glm_rag.embeddings import TokenEmbeddings
     from glm_rag.knowledge.base import KnowledgeBase
+    from glm_rag.retrieval.retriever import HybridRetriever
 
 KB_PREFIX = "kb:"
 _EMBEDDING_PLACES = 2
@@ -52,13 +47,11 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = threading.RLock()  # of knowledge bases: opening one takes time
         self._model_lock = threading.Lock()
         self.loading = threading.Event()
         self._llms: dict[str, Any] = {}
         self._embeddings: TokenEmbeddings | None = None
-        self._open: dict[str, tuple[int, KnowledgeBase]] = {}
-        self._assistants: dict[str, tuple[KnowledgeBase, float, Assistant]] = {}
+        self._bases = OpenBases(settings)
         others = {public_name(other): other for other in settings.server.models}
         self._others = {name: other for name, other in others.items() if name != self.name}
 
@@ -159,55 +152,33 @@ class Models:
             return self._embeddings
 
     def knowledge_base(self, name: str) -> KnowledgeBase:
-        """An open knowledge base, shared by all; do not close it.
+        """An open knowledge base, shared by all; errors as in `OpenBases.get`."""
+        return self._bases.get(name)
 
-        Raises:
-            ConfigError: not a name. KnowledgeBaseNotFoundError: there is none.
-            KnowledgeBaseError: it cannot be opened.
-        """
-        with self._lock:
-            identity = identity_of(self.settings, name)
-            if name in self._open:
-                known, kb = self._open[name]
-                if known == identity:
-                    return kb
-                self.forget(name)  # it was deleted and made anew
-            kb = open_knowledge_base(self.settings, name)
-            self._open[name] = identity, kb
-            return kb
+    def retriever(self, kb_name: str) -> HybridRetriever:
+        """What finds passages in a knowledge base; errors as in `OpenBases.retriever`."""
+        return self._bases.retriever(kb_name)
 
     def assistant(self, kb_name: str, model: str | None = None) -> Assistant:
         """An assistant that answers from a knowledge base, with the settings' model or another.
 
-        Errors as in `knowledge_base`. The knowledge base's own prompts may change meanwhile.
+        Errors as in `OpenBases.assistant`.
         """
-        with self._lock:
-            kb = self.knowledge_base(kb_name)
-            changed = _change_of(kb)
-            known = self._assistants.get(kb_name)
-            if known is None or known[0] is not kb or known[1] != changed:
-                known = kb, changed, build_assistant(self.settings, kb)
-                self._assistants[kb_name] = known
-        assistant = copy(known[2])
+        assistant = copy(self._bases.assistant(kb_name))
         assistant.llm = self.llm(model)
         return assistant
 
     def forget(self, name: str) -> None:
         """Close a knowledge base, as before it is deleted; nothing happens if it is not open."""
-        with self._lock:
-            self._assistants.pop(name, None)
-            found = self._open.pop(name, None)
-            if found is not None:
-                found[1].close()
+        self._bases.forget(name)
 
     def knowledge_bases(self) -> Sequence[str]:
         """Names of those there are."""
-        return list_knowledge_bases(self.settings)
+        return self._bases.names()
 
     def close(self) -> None:
         """Close all of them."""
-        for name in list(self._open):
-            self.forget(name)
+        self._bases.close()
 
 
 @dataclass
@@ -220,6 +191,8 @@ class ServerContext:
         memory: of answers from documents.
         tracer: None where no traces are wanted.
         closing: the server ends: nothing new is begun.
+        hide: takes out of messages what is not for clients.
+        looks: what `/readyz` found last, where it was not well.
     """
 
     settings: Settings
@@ -229,9 +202,11 @@ class ServerContext:
     models: Models
     small_line: FairLine
     threads: ThreadPoolExecutor
+    hide: Hiding
     tracer: Tracer | None = None
     memory: Memory = field(default_factory=Memory)
     closing: threading.Event = field(default_factory=threading.Event)
+    looks: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -251,6 +226,7 @@ class ServerContext:
             threads=ThreadPoolExecutor(
                 server.max_running + places, thread_name_prefix="glm-rag-answer"
             ),
+            hide=Hiding(settings),
             tracer=Tracer.create(server.otlp_endpoint),
         )
 
@@ -272,19 +248,6 @@ def context_of(request: Request) -> ServerContext:
     """The state of the server that got this request; a FastAPI dependency."""
     context: ServerContext = request.app.state.context
     return context
-
-
-def _change_of(kb: KnowledgeBase) -> float:
-    """A number that changes with the file of the knowledge base's own prompts."""
-    from glm_rag.templates import PROMPT_FILE
-
-    folder = getattr(kb, "path", None)
-    if folder is None:
-        return 0.0
-    try:
-        return (Path(folder) / PROMPT_FILE).stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def public_name(name: str) -> str:

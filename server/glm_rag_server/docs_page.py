@@ -43,6 +43,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             description=app.description,
             routes=app.routes,
+            tags=app.openapi_tags,
         )
         operations = (one for path in schema["paths"].values() for one in path.values())
         for operation in operations:

@@ -13,15 +13,22 @@ from starlette.responses import JSONResponse, Response
 from glm_rag.embeddings import TokenEmbeddings
 from glm_rag_server.auth import require
 from glm_rag_server.context import context_of, public_name
+from glm_rag_server.described import OPENAI, errors
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import Key
-from glm_rag_server.openai_types import ERRORS, EmbeddingList, EmbeddingRequest
+from glm_rag_server.openai_requests import EmbeddingRequest
+from glm_rag_server.openai_responses import EmbeddingList
 from glm_rag_server.running import in_place, unless_gone
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=[OPENAI], responses=errors(400, 404, 408, 413, 429, 503))
 
 
-@router.post("/embeddings", response_model=EmbeddingList, summary="Turn texts into vectors")
+@router.post(
+    "/embeddings",
+    response_model=EmbeddingList,
+    summary="Turn texts into vectors",
+    response_description="a vector for each text, in their order",
+)
 async def embeddings(
     body: EmbeddingRequest, request: Request, key: Annotated[Key, Depends(require("read"))]
 ) -> Response:

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +55,7 @@ _KINDS: tuple[tuple[type[GlmRagError], int, str | None], ...] = (
     (ModelError, 503, "model_unavailable"),
     (MissingDependencyError, 503, "not_installed"),
 )
+Hide = Callable[[str], str]
 _BODY_PARTS = frozenset({"body", "query", "path", "header", "form"})
 
 
@@ -98,8 +98,12 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def as_api_error(error: Exception, home: Path | None = None) -> ApiError:
-    """Any exception as what the client is told; folders of this machine are left out."""
+def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
+    """Any exception as what the client is told.
+
+    Args:
+        hide: takes out of a message what is for the operator alone, see `hiding`.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
@@ -108,8 +112,8 @@ def as_api_error(error: Exception, home: Path | None = None) -> ApiError:
         return _http(error)
     if isinstance(error, GlmRagError):
         message = " ".join(str(error).split())
-        if home is not None:
-            message = message.replace(str(home), "(data folder)")
+        if hide is not None:
+            message = hide(message)
         for kind, status, code in _KINDS:
             if isinstance(error, kind):
                 return ApiError(status, message, code=code)
@@ -117,11 +121,11 @@ def as_api_error(error: Exception, home: Path | None = None) -> ApiError:
     return ApiError(500, "the server failed; its log says where, under this request's id")
 
 
-def install(app: FastAPI, home: Path) -> None:
+def install(app: FastAPI, hide: Hide) -> None:
     """Have every error of `app` answered in the one form."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        known = as_api_error(error, home)
+        known = as_api_error(error, hide)
         request.state.error = error
         return known.response()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Annotated
 
@@ -14,28 +15,35 @@ from starlette.responses import JSONResponse, Response
 from glm_rag.errors import GlmRagError
 from glm_rag_server.auth import require
 from glm_rag_server.context import ServerContext, context_of
+from glm_rag_server.described import OPERATION, errors
 from glm_rag_server.errors import as_api_error
 from glm_rag_server.keys import Key
 
-router = APIRouter(tags=["Operation"])
+router = APIRouter(tags=[OPERATION])
 _LOOK_SECONDS = 10.0
+log = logging.getLogger("glm_rag_server")
 
 
-@router.get("/healthz", summary="Does the server live?")
+@router.get("/healthz", summary="Tell whether the server lives", response_description="it does")
 async def healthz() -> dict[str, str]:
     """It does, if this comes."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", summary="Can it answer?", responses={503: {"description": "it cannot"}})
+@router.get(
+    "/readyz",
+    summary="Tell whether it can answer",
+    response_description="it can",
+    responses={503: {"description": "it cannot; `checks` says why"}},
+)
 async def readyz(request: Request) -> Response:
     """Whether the model and the knowledge bases are there and the server is not ending. `checks`
     says of each `ok` or what is wrong.
     """
     context = context_of(request)
     checks = {
-        "model": await _look(context, context.models.check_model),
-        "store": await _look(context, context.models.knowledge_bases),
+        "model": await _look(context, "model", context.models.check_model),
+        "store": await _look(context, "store", context.models.knowledge_bases),
         "server": "ending" if context.closing.is_set() else "ok",
     }
     ready = set(checks.values()) == {"ok"}
@@ -43,18 +51,29 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(body, 200 if ready else 503)
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Give the figures that Prometheus collects",
+    response_class=Response,
+    response_description="all figures, in Prometheus' text format",
+    responses=errors(),
+)
 async def metrics(request: Request, _key: Annotated[Key, Depends(require("read"))]) -> Response:
     """As text. Needs a key with the scope `read` where the server has keys."""
     return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _look(context: ServerContext, call: Callable[[], object]) -> str:
+async def _look(context: ServerContext, name: str, call: Callable[[], object]) -> str:
+    """What a client is told; the log has the whole of it, once for each that is new."""
+    told = whole = "ok"
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
             await asyncio.to_thread(call)
     except GlmRagError as error:
-        return as_api_error(error, context.settings.home).message
+        told, whole = as_api_error(error, context.hide).message, as_api_error(error).message
     except TimeoutError:
-        return f"no answer within {_LOOK_SECONDS:g} s"
-    return "ok"
+        told = whole = f"no answer within {_LOOK_SECONDS:g} s"
+    if context.looks.get(name, "ok") != whole:
+        context.looks[name] = whole
+        log.warning("%s: %s", name, whole)
+    return told

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 
+from glm_rag.errors import GlmRagError
 from glm_rag_server.errors import as_api_error
 from glm_rag_server.record import Record
 from glm_rag_server.running import ClientGone
@@ -104,6 +105,8 @@ class RequestLog:
         }
         if error is not None:
             fields["code"] = as_api_error(error).body["error"]["code"]
+        if isinstance(error, GlmRagError) and (places := self.context.hide.places_in(str(error))):
+            fields |= {"error": type(error).__name__, "places": places}
         if record.kind:
             fields |= _answer_fields(record)
         if self.context.settings.server.log_content and record.question:

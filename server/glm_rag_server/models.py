@@ -12,11 +12,12 @@ from starlette.requests import Request
 from glm_rag.errors import GlmRagError
 from glm_rag_server.auth import require
 from glm_rag_server.context import KB_PREFIX, ServerContext, context_of, public_name
+from glm_rag_server.described import OPENAI, errors
 from glm_rag_server.errors import ApiError
 from glm_rag_server.keys import Key
-from glm_rag_server.openai_types import ERRORS, ModelBody, ModelList
+from glm_rag_server.openai_responses import ModelBody, ModelList
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=[OPENAI], responses=errors())
 _ASK_SECONDS = 10.0
 Reader = Annotated[Key, Depends(require("read"))]
 
@@ -26,6 +27,7 @@ Reader = Annotated[Key, Depends(require("read"))]
     response_model=ModelList,
     response_model_exclude_none=True,
     summary="List models and knowledge bases",
+    response_description="everything that `model` may say",
 )
 async def list_models(request: Request, _key: Reader) -> dict[str, Any]:
     """Language models, the embedder, and every knowledge base as `kb:NAME`."""
@@ -36,7 +38,9 @@ async def list_models(request: Request, _key: Reader) -> dict[str, Any]:
     "/models/{name:path}",
     response_model=ModelBody,
     response_model_exclude_none=True,
-    summary="Look at one of them",
+    summary="Show one model or knowledge base",
+    response_description="what is known of it",
+    responses=errors(404),
 )
 async def get_model(name: str, request: Request, _key: Reader) -> dict[str, Any]:
     """One of those that the list has."""

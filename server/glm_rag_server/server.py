@@ -128,7 +128,7 @@ def _load(context: ServerContext) -> None:
     try:
         context.models.load()
     except GlmRagError as error:
-        reason = as_api_error(error, context.settings.home).message
+        reason = as_api_error(error).message
         log.warning("the model cannot be loaded: %s", reason)
 
 

@@ -19,6 +19,8 @@ import numpy as np
 
 from glm_rag.types import Chunk, ExtractedDocument
 
+# A process that a busy machine lets wait goes on until it took part.
+LEAST = 4
 NUM_PAIRS = 6
 
 
@@ -45,7 +47,7 @@ def put_pair(kb, pair, version):
 
 def write(kb, first, seconds):
     chance, version, deadline = random.Random(first), first, time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or version - first < LEAST:
         pair = chance.randrange(NUM_PAIRS)
         if chance.random() < 0.3:
             kb.remove(f"pair{pair}")
@@ -64,7 +66,7 @@ def check(texts):
 
 def read(kb, seed, seconds):
     chance, deadline, count = random.Random(seed), time.monotonic() + seconds, 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or count < LEAST:
         limit = 2 * NUM_PAIRS + 5
         look = chance.randrange(3)
         if look == 0:

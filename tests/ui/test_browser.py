@@ -261,6 +261,19 @@ def looks_harmless(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_two_visitors_are_answered_at_the_same_time(browser, filled, tmp_path):
+    with Visitor(browser, filled) as first, Visitor(browser, filled) as second:
+        pages = {"first": first, "second": second}
+        ask(first, "What does the policy say about annual leave and parental leave?")
+        ask(second, "What does the policy say about sick leave and travel expenses?")
+        for page in pages.values():
+            page.locator(".gr-live").wait_for(timeout=ANSWER_MS)
+        assert [page.locator(".gr-live").count() for page in pages.values()] == [1, 1]
+        for name, page in pages.items():
+            page.screenshot(path=tmp_path / f"{name}.png")
+            page.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
+
+
 # ---------------------------------------------------------------- over a scripted assistant
 
 # Python imports it before anything else, so the true server finds a scripted assistant.
@@ -280,13 +293,15 @@ suggestions.suggest_questions = fake.suggest_questions
 
 @pytest.fixture
 def scripted(tmp_path):
-    """The address of a page over a scripted assistant, which answers in five seconds."""
+    """The address of a page over a scripted assistant, which answers in five seconds, one question
+    at a time."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = [str(tmp_path), str(Path(ui_fakes.__file__).parent), os.environ.get("PYTHONPATH", "")]
     port = free_port()
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "GLM_RAG_HOME": str(tmp_path / "home"),
+        "GLM_RAG_UI__MAX_RUNNING": "1",
     }
     with running(command(port, "--kb", "handbook"), port, environment) as url:
         yield url

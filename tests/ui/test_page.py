@@ -56,7 +56,9 @@ def test_marks_stand_behind_sentences_while_the_next_one_is_written(backend):
     from glm_rag_ui.i18n import translator
     from glm_rag_ui.views import turns
 
-    run = Answering(ui_fakes.turn("Yes. No"), stream=lambda: iter(()), line=None, save=None)
+    run = Answering(
+        ui_fakes.turn("Yes. No"), stream=lambda: iter(()), line=None, owner="a", save=None
+    )
     run.citations = (ui_fakes.citation(at=4),)
     html = turns.live(run, translator("en"))
     assert html.index("Yes.") < html.index("gr-cite") < html.index(" No")
@@ -155,10 +157,29 @@ def test_a_page_that_is_opened_while_an_answer_is_written_shows_all_of_it(backen
     assert shown(seen[0])
 
 
-def test_a_second_question_waits_and_is_told_how_many_are_before_it(backend, profile):
+def test_questions_of_two_visitors_are_answered_at_the_same_time(backend, profile):
+    backend.assistant.gate, backend.assistant.gate_at = threading.Event(), 3
+    pages = []
+    for number, question in enumerate(("first", "second")):
+        profile(str(number) * 32)
+        visit = threading.Thread(target=lambda text=question: pages.append(ask(page(), text)))
+        visit.start()
+        until(lambda text=question: text in {run.turn.question for run in running()})
+    until(lambda: all(run.turn.text for run in running()))
+    assert [(run.owner, run.ahead) for run in running()] == [("0" * 32, 0), ("1" * 32, 0)]
+    backend.assistant.gate.set()
+    until(lambda: len(pages) == 2)
+    for test in pages:
+        assert "Every employee may take up to 16 weeks" in shown(test)
+
+
+def test_a_question_beyond_the_limit_waits_and_is_told_how_many_are_before_it(
+    backend, profile, monkeypatch
+):
     from glm_rag_ui.i18n import translator
     from glm_rag_ui.views import turns
 
+    monkeypatch.setenv("GLM_RAG_UI__MAX_RUNNING", "1")
     backend.assistant.gate = threading.Event()
     pages = []
     first = threading.Thread(target=lambda: pages.append(ask(page(), "first")))

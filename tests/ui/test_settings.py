@@ -326,6 +326,15 @@ def test_one_line_for_each_loaded_model(backend):
     hotter = session.settings(None, {"generation.temperature": 0.5})
     assert session.waiting_line(first) is session.waiting_line(hotter)
     assert session.waiting_line(first) is not session.waiting_line(other)
+    assert session.waiting_line(first).places == first.server.max_running == 8
+
+
+def test_one_line_for_a_server_whatever_model_is_chosen_here(backend):
+    remote = {"llm.backend": "openai", "llm.base_url": "http://127.0.0.1:8000/v1"}
+    first = session.settings(None, remote)
+    other = session.settings(None, {**remote, "model.name": "other"})
+    assert session.waiting_line(first) is session.waiting_line(other)
+    assert session.waiting_line(first) is not session.waiting_line(session.settings(None))
 
 
 def test_a_script_without_a_server_counts_as_connected():

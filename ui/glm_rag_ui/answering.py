@@ -1,8 +1,8 @@
 """One answer on its way, in a thread of its own: pages look at it, and may come and go.
 
-So a page that is drawn anew (another language, a reload) goes on showing the same answer, and the
-stop button works at once also while the model reads. An answer nobody looks at any more is ended,
-and its place in the line with it.
+So a page that is drawn anew (another language, a reload) goes on showing the same answer. The stop
+button ends it at once, also while the model reads its prompt; an answer nobody looks at any more
+is ended likewise, by a second thread that only watches. Its place in the line goes with it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from glm_rag import errors
+from glm_rag.breaker import Breaker
 from glm_rag.errors import GlmRagError
 from glm_rag.types import AnswerDelta, Citation, SavedTurn, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from glm_rag.waiting import Ticket, WaitingLine
+    from glm_rag.waiting import FairLine, FairTicket
     from glm_rag_ui.intake import Intake
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Answering:
     Args:
         turn: the question, as the store gave it.
         stream: makes the stream of the answer; called in the thread, once it is its turn.
-        line: where questions to the same model wait.
+        line: where questions to the same model wait. owner: whose question it is, for its turns.
         save: keeps a turn; called at times and at the end. It may fail: the answer goes on.
         is_connected: whether the browser that asked is still there.
         intake: files that have to be taken in first.
@@ -54,12 +55,13 @@ class Answering:
         turn: SavedTurn,
         *,
         stream: Callable[[], Iterator[AnswerDelta]],
-        line: WaitingLine,
+        line: FairLine,
+        owner: str,
         save: Callable[[SavedTurn], None],
         is_connected: Callable[[], bool] = lambda: True,
         intake: Intake | None = None,
     ) -> None:
-        self.turn = turn
+        self.turn, self.owner = turn, owner
         self.intake = intake
         self.citations: tuple[Citation, ...] = ()
         self.unsupported: tuple[Unsupported, ...] = ()
@@ -69,19 +71,22 @@ class Answering:
         self._stream, self._line, self._save = stream, line, save
         self._is_connected = is_connected
         self._stopped, self._discarded = threading.Event(), threading.Event()
-        self._seen = self._checked = time.monotonic()
+        self._breaker = Breaker()
+        self._seen = time.monotonic()
 
     def start(self) -> None:
         """Begin, for the session of the calling script."""
-        thread = threading.Thread(target=self._run, name="answer", daemon=True)
-        add_script_run_ctx(thread)
-        thread.start()
+        for work in (self._watch, self._run):
+            thread = threading.Thread(target=work, name="answer", daemon=True)
+            add_script_run_ctx(thread)
+            thread.start()
 
     def stop(self, *, discard: bool = False) -> None:
-        """End it at the next piece of text, and keep what came unless `discard`."""
+        """End it now, and keep what came unless `discard`."""
         if discard:
             self._discarded.set()
         self._stopped.set()
+        self._breaker.break_off()
 
     @property
     def is_stopping(self) -> bool:
@@ -92,18 +97,30 @@ class Answering:
         """Note that somebody looks at it."""
         self._seen = time.monotonic()
 
-    # ------------------------------------------------------------ in the thread
+    # ------------------------------------------------------------ in its threads
+
+    def _watch(self) -> None:
+        """Break it off where its browser has gone: its own thread may be waiting for the model."""
+        while not self.done.wait(LOOK_SECONDS):
+            if self._is_connected():
+                self.seen()
+            elif time.monotonic() - self._seen > GRACE_SECONDS:
+                self._breaker.break_off()
+                return
 
     def _run(self) -> None:
         status: Literal["done", "stopped", "failed"] = "failed"
         error = ""
         try:
             status = self._answer() if self._takes_in() else "stopped"
-        except GlmRagError as failure:
-            error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:  # whatever broke: the part that came is kept
-            log.exception("the answer broke off")
-            error = type(failure).__name__
+            if self._breaker.is_broken:  # a model that was cut short may complain
+                status = "stopped"
+            elif isinstance(failure, GlmRagError):
+                error = f"{type(failure).__name__}: {failure}"
+            else:
+                log.exception("the answer broke off")
+                error = type(failure).__name__
         self.turn = replace(self.turn, status=status, error=error)
         self._keep()
         self.done.set()
@@ -113,34 +130,42 @@ class Answering:
         if self.intake is None:
             return True
         while not self.intake.wait(_WAIT_SECONDS):
-            if self._is_unwanted():
+            if self._breaker.is_broken:
                 if self.is_stopping:  # not where the browser is gone: the files were given to us
                     self.intake.stop()
                 return False
         return self.intake.is_whole()
 
     def _answer(self) -> Literal["done", "stopped"]:
-        with self._line.join() as ticket:
-            return self._write() if self._comes_up(ticket) else "stopped"
+        turn_came = threading.Event()
+        ticket = self._line.enter(self.owner, turn_came.set)
+        try:
+            self._wait_for(ticket, turn_came)
+            return self._write()
+        finally:
+            ticket.leave()
 
-    def _comes_up(self, ticket: Ticket) -> bool:
-        """Wait for the turn; false if nobody wants the answer any more."""
-        while not ticket.wait(_WAIT_SECONDS):
+    def _wait_for(self, ticket: FairTicket, turn_came: threading.Event) -> None:
+        """Return when its turn has come, or nobody wants the answer any more."""
+        while ticket.state == "waiting" and not self._breaker.is_broken:
             self.ahead = ticket.ahead
-            if self._is_unwanted():
-                return False
+            turn_came.wait(_WAIT_SECONDS)
         self.ahead = 0
-        return not self._is_unwanted()
 
     def _write(self) -> Literal["done", "stopped"]:
+        if self._breaker.is_broken:
+            return "stopped"
         saved = time.monotonic()
-        with closing(cast("Generator[AnswerDelta]", self._stream())) as deltas:
+        with (
+            self._breaker.inside(),
+            closing(cast("Generator[AnswerDelta]", self._stream())) as deltas,
+        ):
             for delta in deltas:
+                if self._breaker.is_broken:  # what it calls the whole answer is the part that came
+                    return "stopped"
                 self._take(delta)
                 if delta.answer is not None:
                     return "done"
-                if self._is_unwanted():
-                    return "stopped"
                 if time.monotonic() - saved >= SAVE_SECONDS:
                     self._keep()
                     saved = time.monotonic()
@@ -151,14 +176,6 @@ class Answering:
         self.turn = replace(self.turn, text=text, answer=delta.answer)
         self.citations += delta.citations
         self.unsupported += delta.unsupported
-
-    def _is_unwanted(self) -> bool:
-        now = time.monotonic()
-        if now - self._checked >= LOOK_SECONDS:
-            self._checked = now
-            if self._is_connected():
-                self._seen = now
-        return self._stopped.is_set() or now - self._seen > GRACE_SECONDS
 
     def _keep(self) -> None:
         if self._discarded.is_set():

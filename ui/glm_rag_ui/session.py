@@ -21,7 +21,7 @@ from glm_rag_ui import backend, choices
 if TYPE_CHECKING:
     from glm_rag.assistant import Assistant
     from glm_rag.knowledge.base import KnowledgeBase
-    from glm_rag.waiting import WaitingLine
+    from glm_rag.waiting import FairLine
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +78,18 @@ def _store(path: str) -> ConversationStore:
     return ConversationStore(Path(path))
 
 
-def waiting_line(config: Settings) -> WaitingLine:
-    """Where questions to a loaded model queue up: one line for each."""
-    return _waiting_line(f"{config.model.model_dump_json()} {config.home}")
+def waiting_line(config: Settings) -> FairLine:
+    """Where questions queue up, visitors in turn: one line for each loaded model, or one for the
+    server that answers, which is sent no more at once either."""
+    where = config.llm if choices.server(config) else config.model
+    return _waiting_line(f"{where.model_dump_json()} {config.home}", config.ui.max_running)
 
 
 @st.cache_resource(show_spinner=False)
-def _waiting_line(model: str) -> WaitingLine:
-    from glm_rag.waiting import WaitingLine
+def _waiting_line(model: str, places: int) -> FairLine:
+    from glm_rag.waiting import FairLine
 
-    return WaitingLine()
+    return FairLine(places)
 
 
 def is_connected() -> bool:

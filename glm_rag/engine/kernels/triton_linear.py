@@ -3,8 +3,8 @@
 Reads the layout of `glm_rag.engine.quantize` as words of 32 bits: one word holds 8 (int4) or 4
 (int8) columns of one output channel, and the words of 16 channels lie side by side, so a warp
 reads whole cache lines. Sums are float32. Three ways by the number of rows: one is bound by
-reading the weights, some go through tensor cores with weights dequantized on the way, and for
-many a matrix is expanded once and multiplied by torch.
+reading the weights, some go through tensor cores with weights unpacked in registers on the way,
+and for many a matrix is expanded once and multiplied by torch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,19 @@ from glm_rag.engine.quantize import LANES, QuantizedTensor
 
 # Up to here: dequantize within the product.
 SOME_ROWS = 32
+# From here, other tiles are fastest: there are enough blocks for all of a card at once.
+MANY_BLOCKS = 512
 _WORDS_EXPANDED = 32
-_MANY_BLOCKS = 512
+_TENSOR_CORES = (8, 0)
+# Tiles of some rows by bits, many blocks, and rows, measured on an H200 at ChatGLM2-6B's shapes.
+_SIZES = ("TILE_N", "PARTS", "STAGES", "num_warps")
+_TILES = {
+    (4, False, 8): (32, 16, 3, 4), (4, False, 16): (32, 16, 3, 4), (4, False, 32): (32, 8, 3, 4),
+    (8, False, 8): (16, 16, 3, 4), (8, False, 16): (16, 16, 3, 4), (8, False, 32): (32, 8, 3, 4),
+    (4, True, 8): (64, 4, 3, 2), (4, True, 16): (64, 4, 3, 2), (4, True, 32): (64, 4, 3, 4),
+    (8, True, 8): (32, 8, 2, 2), (8, True, 16): (64, 4, 3, 2), (8, True, 32): (64, 4, 3, 4),
+}  # fmt: skip
+_PLAIN_TILE = (16, 8, 1, 4)
 _BIAS = 127
 # Values of an expanded piece (256 MB in 16 bits): all of a block's matrices, a half of the output.
 _EXPANDED_VALUES = 1 << 27
@@ -46,24 +57,26 @@ def _values(words, bias, column: tl.constexpr, BITS: tl.constexpr):
 
 
 @triton.jit
-def _expanded(words, scales, bias, kind: tl.constexpr, BITS: tl.constexpr):
-    """Values of type `kind`, `[N, W * columns of a word]`, of words and scales `[N, W]`."""
-    scales = scales.to(tl.float32)
-    v0 = (_values(words, bias, 0, BITS) * scales).to(kind)
-    v1 = (_values(words, bias, 1, BITS) * scales).to(kind)
-    v2 = (_values(words, bias, 2, BITS) * scales).to(kind)
-    v3 = (_values(words, bias, 3, BITS) * scales).to(kind)
+def _columns(words, factors, bias, kind: tl.constexpr, BITS: tl.constexpr):
+    """Stored values times float32 `factors`, in `kind`: `[..., W]` to `[..., W, 2, 2, (2)]`.
+
+    To be reshaped: the last dimensions together are the columns of a word, in their order.
+    """
+    v0 = (_values(words, bias, 0, BITS) * factors).to(kind)
+    v1 = (_values(words, bias, 1, BITS) * factors).to(kind)
+    v2 = (_values(words, bias, 2, BITS) * factors).to(kind)
+    v3 = (_values(words, bias, 3, BITS) * factors).to(kind)
     # Each join adds a last dimension: the outermost one is the lowest bit of the column.
     if BITS == 4:
-        v4 = (_values(words, bias, 4, BITS) * scales).to(kind)
-        v5 = (_values(words, bias, 5, BITS) * scales).to(kind)
-        v6 = (_values(words, bias, 6, BITS) * scales).to(kind)
-        v7 = (_values(words, bias, 7, BITS) * scales).to(kind)
+        v4 = (_values(words, bias, 4, BITS) * factors).to(kind)
+        v5 = (_values(words, bias, 5, BITS) * factors).to(kind)
+        v6 = (_values(words, bias, 6, BITS) * factors).to(kind)
+        v7 = (_values(words, bias, 7, BITS) * factors).to(kind)
         even = tl.join(tl.join(v0, v4), tl.join(v2, v6))
         joined = tl.join(even, tl.join(tl.join(v1, v5), tl.join(v3, v7)))
     else:
         joined = tl.join(tl.join(v0, v2), tl.join(v1, v3))
-    return tl.reshape(joined, (words.shape[0], words.shape[1] * (32 // BITS)))
+    return joined
 
 
 @triton.jit
@@ -104,7 +117,7 @@ def one_row_kernel(
     tl.store(out_ptr + n, out, mask=n < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def some_rows_kernel(
     x_ptr,  # [M, K]
     words_ptr,
@@ -113,38 +126,53 @@ def some_rows_kernel(
     num_rows,  # M
     channels,
     columns,
-    bias,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_N: tl.constexpr,
-    WORDS: tl.constexpr,
+    PARTS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """All rows of x by TILE_N channels."""
-    PER_WORD: tl.constexpr = 32 // BITS
-    TILE_K: tl.constexpr = WORDS * PER_WORD
-    m = tl.arange(0, TILE_M)
+    """All rows of x by TILE_N channels.
+
+    The columns come in parts of 32, each within one group. PARTS of them are multiplied side by
+    side, each by one warp: stored values are exact in 16 bits, and a part's sums take its scale.
+    """
+    PART: tl.constexpr = 32
+    WORDS: tl.constexpr = PART * BITS // 32
+    kind = x_ptr.dtype.element_ty
+    num_parts = columns // PART
+    # A product on tensor cores wants four consecutive columns in a thread, and Triton lets the
+    # words be loaded just so if only loads lead to them: 127 has to look like one.
+    never = tl.full((1, 1, 1), 0, tl.int32) > columns
+    bias = tl.load(words_ptr + tl.zeros((1, 1, 1), tl.int32), mask=never, other=127)
+    k = tl.arange(0, PART)
+    if BITS == 4:  # half of a word, word, column of the half
+        k = k // 16 * 4 + k % 16 // 4 * 8 + k % 4
+    k = tl.max_contiguous(tl.multiple_of(k, 4), 4)[None, :, None]
+    m = tl.arange(0, TILE_M)[None, None, :]
     n = tl.program_id(0) * TILE_N + tl.arange(0, TILE_N)
-    block, lane = (n // 16).to(tl.int64), n % 16
-    num_words = columns // PER_WORD
-    w_rows = words_ptr + (block * num_words * 16 + lane)[:, None]
-    s_rows = scales_ptr + (block * (columns // GROUP) * 16 + lane)[:, None]
-    total = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
-    for first in tl.range(0, num_words, WORDS, num_stages=STAGES):
-        word = first + tl.arange(0, WORDS)
-        inside = (n < channels)[:, None] & (word < num_words)[None, :]
-        words = tl.load(w_rows + word[None, :] * 16, mask=inside, other=0)
-        group = word * PER_WORD // GROUP
-        scales = tl.load(s_rows + group[None, :] * 16, mask=inside, other=0.0)
-        k = first * PER_WORD + tl.arange(0, TILE_K)
-        known = (m < num_rows)[:, None] & (k < columns)[None, :]
-        x = tl.load(x_ptr + m[:, None] * columns + k[None, :], mask=known, other=0.0)
-        w = _expanded(words, scales, bias, x_ptr.dtype.element_ty, BITS)
-        total = tl.dot(x, tl.trans(w), total, input_precision="ieee")
-    out = out_ptr + m[:, None] * channels + n[None, :]
-    written = (m < num_rows)[:, None] & (n < channels)[None, :]
-    tl.store(out, total.to(out_ptr.dtype.element_ty), mask=written)
+    # What is beyond the last block is read there, and not written.
+    block, lane = tl.minimum(n // 16, (channels - 1) // 16).to(tl.int64), n % 16
+    w_rows = words_ptr + (block * num_parts * WORDS * 16 + lane)[None, :, None]
+    s_rows = scales_ptr + (block * (columns // GROUP) * 16 + lane)[None, :, None]
+    total = tl.zeros((PARTS, TILE_N, TILE_M), dtype=tl.float32)
+    for first in tl.range(0, num_parts, PARTS, num_stages=STAGES):
+        part = (first + tl.arange(0, PARTS))[:, None, None]
+        known = (part < num_parts) & (m < num_rows)
+        x = tl.load(x_ptr + m * columns + part * PART + k, mask=known, other=0.0)
+        part = tl.minimum(part, num_parts - 1)
+        words = tl.load(w_rows + (part * WORDS + tl.arange(0, WORDS)[None, None, :]) * 16)
+        scales = tl.load(s_rows + part // (GROUP // PART) * 16)
+        w = _columns(words, 1.0, bias, kind, BITS)
+        if BITS == 4:
+            w = tl.permute(w, (0, 1, 3, 2, 4, 5))
+        w = tl.reshape(w, (PARTS, TILE_N, PART))
+        total += tl.dot(w, x, input_precision="ieee") * scales.to(tl.float32)
+    m = tl.arange(0, TILE_M)[None, :]
+    out = out_ptr + m * channels + n[:, None]
+    written = (m < num_rows) & (n < channels)[:, None]
+    tl.store(out, tl.sum(total, axis=0).to(kind), mask=written)
 
 
 @triton.jit
@@ -170,7 +198,8 @@ def expand_kernel(
     )
     group = block * (columns // GROUP) + word * PER_WORD // GROUP
     scales = tl.load(scales_ptr + group[None, :] * 16 + lane[:, None], mask=inside, other=0.0)
-    values = _expanded(words, scales, bias, out_ptr.dtype.element_ty, BITS)
+    values = _columns(words, scales.to(tl.float32), bias, out_ptr.dtype.element_ty, BITS)
+    values = tl.reshape(values, (16, WORDS * PER_WORD))
     k = tl.program_id(1) * WORDS * PER_WORD + tl.arange(0, WORDS * PER_WORD)
     out = out_ptr + (block * 16 + lane)[:, None] * columns + k[None, :]
     tl.store(out, values, mask=(k < columns)[None, :])
@@ -193,26 +222,34 @@ def linear(x: Tensor, weight: QuantizedTensor) -> Tensor:
             sizes: tuple[int, ...] = weight.rows, columns, _BIAS
             one_row_kernel[(len(words),)](*operands, *sizes, **kinds, **tiles)
         else:
-            sizes = num_rows, weight.rows, columns, _BIAS
-            tiles = some_rows_tiles(num_rows, x.dtype)
+            sizes = num_rows, weight.rows, columns
+            tiles = some_rows_tiles(num_rows, len(words), weight.bits, tensor_cores(x))
             grid = (triton.cdiv(weight.rows, tiles["TILE_N"]),)
             some_rows_kernel[grid](*operands, *sizes, **kinds, **tiles)
     return out
 
 
+def tensor_cores(x: Tensor) -> bool:
+    """Whether Triton multiplies x on tensor cores: not in float32, and not on older cards."""
+    if x.dtype == torch.float32:
+        return False
+    return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= _TENSOR_CORES
+
+
 def one_row_tiles(num_blocks: int, bits: int) -> dict[str, int]:
     """Compile-time sizes of `one_row_kernel`, measured on an H100 at ChatGLM2-6B's shapes."""
-    if bits == 4 and num_blocks > _MANY_BLOCKS:
+    if bits == 4 and num_blocks > MANY_BLOCKS:
         return {"WORDS": 64, "STAGES": 3, "num_warps": 4}
     return {"WORDS": 128, "STAGES": 4, "num_warps": 8}
 
 
-def some_rows_tiles(num_rows: int, dtype: torch.dtype) -> dict[str, int]:
+def some_rows_tiles(
+    num_rows: int, num_blocks: int, bits: int, tensor_cores: bool
+) -> dict[str, int]:
     """Compile-time sizes of `some_rows_kernel`: within the 64 KB of shared memory of any card."""
-    rows = max(triton.next_power_of_2(num_rows), 16)
-    words = 64 // dtype.itemsize
-    stages, warps = (3, 2) if rows == 16 else (2, 4)
-    return {"TILE_M": rows, "TILE_N": rows, "WORDS": words, "STAGES": stages, "num_warps": warps}
+    rows = max(triton.next_power_of_2(num_rows), 8)
+    tile = _TILES[bits, num_blocks > MANY_BLOCKS, rows] if tensor_cores else _PLAIN_TILE
+    return {"TILE_M": rows} | dict(zip(_SIZES, tile, strict=True))
 
 
 def linear_expanded(x: Tensor, weight: QuantizedTensor) -> Tensor:

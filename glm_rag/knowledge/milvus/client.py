@@ -29,6 +29,8 @@ _POLL_SECONDS = 0.1
 CHANNEL_OPTIONS = {
     "grpc.keepalive_time_ms": 300_000,
     "grpc.keepalive_permit_without_calls": 0,
+    # gRPC waits longer and longer, up to two minutes, before it looks for a server that was gone.
+    "grpc.max_reconnect_backoff_ms": 5_000,
 }
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -339,7 +341,7 @@ def explain(message: str, uri: str) -> str:
 def _is_let_go(message: str) -> bool:
     """Whether a server says that a collection has to be loaded first, milvus-lite or a cluster."""
     said = message.lower()
-    return "'released'" in said or "not loaded" in said
+    return any(words in said for words in ("'released'", "not loaded", "not fully loaded"))
 
 
 def _weight(row: Mapping[str, Any]) -> int:

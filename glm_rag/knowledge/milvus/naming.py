@@ -12,6 +12,7 @@ from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoun
 from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.catalogue import fact_row
 from glm_rag.knowledge.milvus.client import Milvus
+from glm_rag.knowledge.milvus.writing import refuse_writers
 from glm_rag.knowledge.naming import folder_of
 
 _FOLDER = "milvus"
@@ -108,8 +109,37 @@ def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
 
 
 def born(milvus: Milvus, name: str) -> int:
-    """When a knowledge base was made, in nanoseconds since 1970; errors as of `existing_stem`."""
-    return int(_facts(milvus, existing_stem(milvus, name), "born").get("born", 0))
+    """When a knowledge base was made, in nanoseconds since 1970; errors as of `existing_stem`.
+
+    One request, where everything is as usual.
+    """
+    known = _glance(milvus, name)
+    if known is None:
+        known = _facts(milvus, existing_stem(milvus, name), "born")
+    return int(known.get("born", 0))
+
+
+def present_stem(milvus: Milvus, name: str) -> str:
+    """As `existing_stem`, by one request: collections that were let go of load when asked."""
+    return existing_stem(milvus, name) if _glance(milvus, name) is None else tables.stem_of(name)
+
+
+def named_stem(milvus: Milvus, name: str) -> str:
+    """As `existing_stem`, also of one whose renaming was broken off; nothing is loaded."""
+    folder_of(name, Path())
+    stem = tables.stem_of(name)
+    return stem if is_complete(milvus, stem) else existing_stem(milvus, name)
+
+
+def _glance(milvus: Milvus, name: str) -> dict[str, str] | None:
+    """What a knowledge base says of itself; None where that needs a closer look."""
+    folder_of(name, Path())
+    try:
+        known = _read_facts(milvus, tables.stem_of(name), "name", "format", "born")
+    except KnowledgeBaseError:
+        return None
+    is_usual = "name" in known and known.get("format", tables.FORMAT) == tables.FORMAT
+    return known if is_usual else None
 
 
 def is_complete(milvus: Milvus, stem: str) -> bool:
@@ -131,13 +161,17 @@ def is_complete(milvus: Milvus, stem: str) -> bool:
 
 def _facts(milvus: Milvus, stem: str, *keys: str) -> dict[str, str]:
     milvus.load(tables.meta_of(stem))
+    return _read_facts(milvus, stem, *keys)
+
+
+def _read_facts(milvus: Milvus, stem: str, *keys: str) -> dict[str, str]:
     rows = milvus.get(tables.meta_of(stem), [f"fact:{key}" for key in keys], ["pk", "body"])
     return {row["pk"].removeprefix("fact:"): row["body"] for row in rows}
 
 
 def list_in(milvus: Milvus) -> list[str]:
     """Names of the knowledge bases, sorted."""
-    facts = (_facts(milvus, stem, "name") for stem in tables.stems_in(milvus.collections()))
+    facts = (_read_facts(milvus, stem, "name") for stem in tables.stems_in(milvus.collections()))
     return sorted(known["name"] for known in facts if known)
 
 
@@ -167,9 +201,11 @@ def rename_in(milvus: Milvus, old: str, new: str) -> None:
     Raises:
         ConfigError: the new name is none.
         KnowledgeBaseNotFoundError: there is none of the old name.
+        KnowledgeBaseBusyError: somebody is writing into it, on whatever machine.
         KnowledgeBaseError: the new one is taken.
     """
-    before, folder = existing_stem(milvus, old), folder_of(new, Path())
+    before, folder = named_stem(milvus, old), folder_of(new, Path())
+    refuse_writers(milvus, before, old)
     after = tables.stem_of(new)
     if is_complete(milvus, after):
         raise KnowledgeBaseError(

@@ -20,10 +20,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from glm_rag.errors import KnowledgeBaseError
-from glm_rag.knowledge.milvus import catalogue
+from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseError
+from glm_rag.knowledge.milvus import catalogue, tables
 from glm_rag.knowledge.milvus.catalogue import Catalogue, Files, Root, State
-from glm_rag.knowledge.milvus.client import Row, batched, listed
+from glm_rag.knowledge.milvus.client import Milvus, Row, batched, listed
 from glm_rag.knowledge.milvus.planning import Change
 from glm_rag.knowledge.milvus.rows import DocumentRows, document_rows
 from glm_rag.knowledge.milvus.tables import row_of
@@ -197,6 +197,21 @@ def new_version() -> str:
 def unfinished(state: State) -> list[Row]:
     """What killed writers have left."""
     return [_body(row) for row in state.intents if _is_stale(_body(row))]
+
+
+def refuse_writers(milvus: Milvus, stem: str, name: str) -> None:
+    """Make sure that no file is being written at this moment, on whatever machine.
+
+    Raises:
+        KnowledgeBaseBusyError: one is.
+    """
+    for row in milvus.query(tables.meta_of(stem), 'kind == "intent"', ["pk", "body"]):
+        intent = _body(row)
+        if not _is_stale(intent):
+            raise KnowledgeBaseBusyError(
+                f"knowledge base {name!r} is being written by process {intent['pid']} on "
+                f"{intent['host']}: try again when it is done"
+            )
 
 
 def busy_versions(state: State, *, but: str = "") -> set[str]:

@@ -25,6 +25,11 @@ _JOIN_SECONDS = 30.0
 # Ray puts sockets 62 characters below its folder, and a socket's path may have 107.
 _LONGEST_FOLDER = 24
 _START = "start it with `ray start --head` there, or leave --address out to use this machine alone"
+_NONE_HERE = "Could not find any running Ray instance"
+_START_OR_JOIN = (
+    "start it with `ray start --head`, or join one with `ray start --address HOST:PORT`; without "
+    "--address this machine is used alone"
+)
 _HINT = (
     "; it must run, this machine be one of its nodes, and RAY_AUTH_MODE and RAY_AUTH_TOKEN be the "
     "same on all"
@@ -112,6 +117,8 @@ def _rehearse(address: str) -> None:
         raise GlmRagError(f"cannot join the Ray cluster at {address}: {reason}{_HINT}") from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        if _NONE_HERE in said[-1]:
+            raise GlmRagError(f"no Ray cluster runs on this machine: {_START_OR_JOIN}")
         refused = any("InvalidAuthToken" in line for line in said)
         reason = "the token is missing or wrong" if refused else said[-1][:300]
         raise GlmRagError(f"cannot join the Ray cluster at {address}: {reason}{_HINT}")

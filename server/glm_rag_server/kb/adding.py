@@ -12,12 +12,13 @@ from typing import Any
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
-from glm_rag.errors import KnowledgeBaseError
+from glm_rag.errors import ConfigError, DocumentError, KnowledgeBaseError
 from glm_rag.knowledge.uploads import sweep, uploads_folder, uploads_of
 from glm_rag_ingest.pipeline import IngestOptions
 from glm_rag_ingest.places import allowed_path
 from glm_rag_ingest.selection import Selection
 from glm_rag_server.context import ServerContext
+from glm_rag_server.described import DOCUMENTS, errors
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import requests, schemas
 from glm_rag_server.kb.job import Job, SentFile
@@ -26,7 +27,9 @@ from glm_rag_server.kb.receiving import receive
 from glm_rag_server.kb.state import Context, Opened, TheState, Writer, not_found
 from glm_rag_server.kb.work import ingesting
 
-router = APIRouter(prefix="/kb")
+router = APIRouter(prefix="/kb", tags=[DOCUMENTS], responses=errors(400, 404, 408, 409, 413))
+
+_JOB = "the job: not over yet (202), or over (200)"
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -50,7 +53,14 @@ _FORM: dict[str, Any] = {
 }
 
 
-@router.post("/{name}/documents", status_code=202, openapi_extra=_FORM)
+@router.post(
+    "/{name}/documents",
+    status_code=202,
+    summary="Upload documents and have them read",
+    response_description=_JOB,
+    responses=errors(415, 507),
+    openapi_extra=_FORM,
+)
 async def upload_documents(
     key: Writer,
     kb: Opened,
@@ -60,10 +70,8 @@ async def upload_documents(
     state: TheState,
     wait: Wait = 0,
 ) -> schemas.Job:
-    """Upload files and have them read; the job tells how far that is.
-
-    A file of a name that was uploaded before replaces it; what has not changed is skipped. Files
-    of one name in the same request get numbers.
+    """The job tells how far they are read. A file of a name that was uploaded before replaces it;
+    what has not changed is skipped. Files of one name in the same request get numbers.
     """
     name, home = kb.name, context.settings.home
     state.jobs.check(name)
@@ -112,7 +120,12 @@ def _disk_errors() -> Iterator[None]:
         raise KnowledgeBaseError(f"cannot keep uploads: {error.strerror}") from error
 
 
-@router.post("/{name}/ingest", status_code=202)
+@router.post(
+    "/{name}/ingest",
+    status_code=202,
+    summary="Read files of the server, or all uploads again",
+    response_description=_JOB,
+)
 async def ingest(
     key: Writer,
     kb: Opened,
@@ -122,7 +135,9 @@ async def ingest(
     state: TheState,
     wait: Wait = 0,
 ) -> schemas.Job:
-    """Read files of the server's disk, or everything uploaded again, as after a stop."""
+    """Files and folders inside `server.allowed_folders`; without `paths` everything that was
+    uploaded, as after a stop.
+    """
     options = _options(wanted)
     paths, within = await to_thread.run_sync(_places, kb.name, wanted.paths, context)
     work = ingesting(context.settings, kb.name, paths, replace(options, within=within))
@@ -153,4 +168,7 @@ def _places(
         if not folders:
             raise ApiError(400, "nothing was uploaded yet: name paths", param="paths")
         return folders, tuple(folders)
-    return [allowed_path(path, allowed) for path in paths], allowed
+    try:
+        return [allowed_path(path, allowed) for path in paths], allowed
+    except (ConfigError, DocumentError) as error:  # about what was sent: nothing to hide
+        raise ApiError(400, str(error), param="paths") from error

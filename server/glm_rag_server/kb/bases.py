@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 
-from glm_rag.build import info_or_error, open_knowledge_base, templates_for
+from glm_rag.build import info_or_error, open_knowledge_base
 from glm_rag.conversations import CONVERSATIONS_FILE, ConversationStore
 from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.naming import folder_of
@@ -18,6 +18,7 @@ from glm_rag.settings import Settings
 from glm_rag.stores import delete_knowledge_base
 from glm_rag.stores import rename_knowledge_base as rename_in
 from glm_rag.types import KnowledgeBaseInfo
+from glm_rag_server.described import BASES, errors
 from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import (
     ADMIN,
@@ -30,17 +31,23 @@ from glm_rag_server.kb.state import (
     taken,
 )
 
-router = APIRouter(prefix="/kb")
+router = APIRouter(prefix="/kb", tags=[BASES], responses=errors())
 
 _END_SECONDS = 30.0
 
 
-@router.get("", dependencies=[READ])
+@router.get(
+    "",
+    summary="List the knowledge bases",
+    response_description="their totals, by name",
+    responses=errors(409),
+    dependencies=[READ],
+)
 def list_knowledge_bases(context: Context) -> schemas.KnowledgeBases:
-    """List the knowledge bases. One that cannot be opened says why."""
+    """One that cannot be opened says why in `error`; its totals are 0 then."""
     settings = context.settings
     infos = _infos(settings, context.models.knowledge_bases())
-    found = [views.knowledge_base(info, settings.home) for info in infos]
+    found = [views.knowledge_base(info, context.hide) for info in infos]
     return schemas.KnowledgeBases(knowledge_bases=found)
 
 
@@ -52,32 +59,54 @@ def _infos(settings: Settings, names: Iterable[str]) -> Iterator[KnowledgeBaseIn
             continue
 
 
-@router.post("", status_code=201, dependencies=[ADMIN])
+@router.post(
+    "",
+    status_code=201,
+    summary="Make an empty knowledge base",
+    response_description="made; `Location` says where it is",
+    responses=errors(400, 408, 409, 413),
+    dependencies=[ADMIN],
+)
 def create_knowledge_base(
-    wanted: requests.NewKnowledgeBase, context: Context, response: Response
+    wanted: requests.NewKnowledgeBase, context: Context, state: TheState, response: Response
 ) -> schemas.KnowledgeBase:
-    """Make an empty knowledge base."""
+    """It is filled by uploading documents into it."""
     settings = context.settings
     name = folder_of(wanted.name, settings.home).name
     if name in context.models.knowledge_bases():
         raise taken(name)
+    state.jobs.check(name)  # it may be about to come about as a copy
     with open_knowledge_base(settings, name, create=True) as kb:
         info = kb.info()
     response.headers["Location"] = f"/kb/{quote(name)}"
-    return views.knowledge_base(info, settings.home)
+    return views.knowledge_base(info, context.hide)
 
 
-@router.get("/{name}", dependencies=[READ])
+@router.get(
+    "/{name}",
+    summary="Show one knowledge base",
+    response_description="its totals",
+    responses=errors(400, 404, 409),
+    dependencies=[READ],
+)
 def show_knowledge_base(kb: Opened, context: Context) -> schemas.KnowledgeBase:
-    """Show the totals of one knowledge base."""
-    return views.knowledge_base(kb.info(), context.settings.home)
+    """How many documents, passages and failures it holds, in which languages, by which embedder."""
+    return views.knowledge_base(kb.info(), context.hide)
 
 
-@router.patch("/{name}", dependencies=[ADMIN])
+@router.patch(
+    "/{name}",
+    summary="Rename a knowledge base",
+    response_description="its totals, under the new name",
+    responses=errors(400, 404, 408, 409, 413),
+    dependencies=[ADMIN],
+)
 def rename_knowledge_base(
     name: Name, wanted: requests.NewKnowledgeBase, context: Context, state: TheState
 ) -> schemas.KnowledgeBase:
-    """Give a knowledge base another name; uploads and conversations stay with it."""
+    """Uploads, conversations and the words of its prompts stay with it. While it is being written
+    or has jobs, this is 409.
+    """
     home = context.settings.home
     new = folder_of(wanted.name, home).name
     names = context.models.knowledge_bases()
@@ -92,14 +121,19 @@ def rename_knowledge_base(
             context.models.forget(name)
             rename_in(context.settings, name, new)
         state.jobs.forget(name)
-    return views.knowledge_base(info_or_error(context.settings, new), home)
+    return views.knowledge_base(info_or_error(context.settings, new), context.hide)
 
 
-@router.delete("/{name}", dependencies=[ADMIN])
+@router.delete(
+    "/{name}",
+    summary="Delete a knowledge base",
+    response_description="the name of what is gone",
+    responses=errors(400, 404, 409),
+    dependencies=[ADMIN],
+)
 def delete(name: Name, context: Context, state: TheState) -> schemas.Deleted:
-    """Delete a knowledge base, damaged or not, with all that was uploaded into it.
-
-    Its jobs are stopped first; files it was made from on the server's disk stay.
+    """Damaged or not, with all that was uploaded into it. Its jobs are stopped first; files on the
+    server's disk that it was made from stay.
     """
     home = context.settings.home
     if name not in context.models.knowledge_bases():
@@ -115,16 +149,15 @@ def delete(name: Name, context: Context, state: TheState) -> schemas.Deleted:
     return schemas.Deleted(deleted=name)
 
 
-@router.get("/{name}/prompt", dependencies=[READ])
-def show_prompt(kb: Opened, context: Context) -> schemas.Prompt:
-    """Show the words of the prompts about a knowledge base, by language."""
-    templates = templates_for(context.settings, kb)
-    return schemas.Prompt(templates={name: one.model_dump() for name, one in templates.items()})
-
-
-@router.get("/{name}/feedback", dependencies=[ADMIN])
+@router.get(
+    "/{name}/feedback",
+    summary="List what readers thought of answers",
+    response_description="question, answer and judgement, newest last",
+    responses=errors(400, 404, 409),
+    dependencies=[ADMIN],
+)
 def list_feedback(kb: Opened, context: Context) -> schemas.Feedback:
-    """Thumbs and words that answers got in the browser, with question and answer; of all users."""
+    """Thumbs and words that answers got in the browser; of all users."""
     path = context.settings.home / CONVERSATIONS_FILE
     if not path.exists():
         return schemas.Feedback(feedback=[])

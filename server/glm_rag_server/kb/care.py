@@ -1,66 +1,47 @@
-"""`/kb/{name}/verify`, `rebuild`, `export` and `/kb/import`: the care of knowledge bases."""
+"""`/kb/{name}/verify`, `rebuild` and `warm`: the care of knowledge bases."""
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO
-from urllib.parse import quote
-
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from fastapi import APIRouter, Response
 
-from glm_rag.build import info_or_error, list_knowledge_bases
-from glm_rag.errors import KnowledgeBaseError
-from glm_rag.knowledge import transfer
-from glm_rag.knowledge.naming import folder_of
-from glm_rag.knowledge.uploads import IncomingFile, sweep
-from glm_rag.settings import Settings
-from glm_rag.stores import in_data_folder, into_store
-from glm_rag_server.errors import ApiError
-from glm_rag_server.kb import requests, schemas, views
+from glm_rag_server.described import CARE, errors
+from glm_rag_server.kb import requests, schemas
 from glm_rag_server.kb.job import Job
 from glm_rag_server.kb.job_routes import Wait, answer
-from glm_rag_server.kb.state import (
-    ADMIN,
-    READ,
-    Admin,
-    Context,
-    Opened,
-    TheState,
-    Writer,
-    taken,
-)
+from glm_rag_server.kb.state import READ, Admin, Context, Opened, TheState, Writer
+from glm_rag_server.kb.warming import budget_of, warming
 from glm_rag_server.kb.work import rebuilding, verifying
 
-router = APIRouter(prefix="/kb")
+router = APIRouter(prefix="/kb", tags=[CARE], responses=errors(400, 404, 409))
 
-_BLOCK = 1 << 20
-_FILE: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
+_JOB = "the job: not over yet (202), or over (200)"
 
 
-@router.post("/{name}/verify", status_code=202)
+@router.post(
+    "/{name}/verify",
+    status_code=202,
+    summary="Check everything in a knowledge base",
+    response_description=_JOB,
+)
 async def verify(
     key: Writer, kb: Opened, response: Response, context: Context, state: TheState, wait: Wait = 0
 ) -> schemas.Job:
-    """Check everything against the stored texts; nothing is changed. No finding is expected."""
+    """Against the stored texts; nothing is changed. No finding is expected."""
     job = Job(kb.name, "verify", verifying(context.settings, kb.name), owner=key.id)
     state.jobs.submit(job)
     return await answer(job, wait, context, response)
 
 
-@router.post("/{name}/verify/citations", dependencies=[READ])
+@router.post(
+    "/{name}/verify/citations",
+    summary="Check citations of earlier answers",
+    response_description="those that no longer open to their quote",
+    responses=errors(408, 413),
+    dependencies=[READ],
+)
 def verify_citations(kb: Opened, wanted: requests.CitationsRequest) -> schemas.CitationsChecked:
-    """Check that the citations of earlier answers still open to their quotes."""
+    """Whether the documents still hold their quotes where they say so."""
     found = kb.verify_citations([citation.model_dump() for citation in wanted.citations])
     return schemas.CitationsChecked(
         num_citations=len(wanted.citations),
@@ -68,7 +49,13 @@ def verify_citations(kb: Opened, wanted: requests.CitationsRequest) -> schemas.C
     )
 
 
-@router.post("/{name}/rebuild", status_code=202)
+@router.post(
+    "/{name}/rebuild",
+    status_code=202,
+    summary="Make what is derived again",
+    response_description=_JOB,
+    responses=errors(408, 413),
+)
 async def rebuild(
     key: Admin,
     kb: Opened,
@@ -78,91 +65,37 @@ async def rebuild(
     state: TheState,
     wait: Wait = 0,
 ) -> schemas.Job:
-    """Make keyword index, totals and vector index again; a stopped one leaves the old state."""
+    """Keyword index, totals and vector index, on request all vectors. A job that is stopped leaves
+    the old state.
+    """
     work = rebuilding(context.settings, kb.name, embed=wanted.embed)
     job = Job(kb.name, "rebuild", work, owner=key.id)
     state.jobs.submit(job)
     return await answer(job, wait, context, response)
 
 
-# ---------------------------------------------------------------- as one file
-
-
-@router.get(
-    "/{name}/export",
-    dependencies=[ADMIN],
-    response_class=StreamingResponse,
-    responses={200: {"content": _FILE["requestBody"]["content"]}},
+@router.post(
+    "/{name}/warm",
+    status_code=202,
+    summary="Read passages ahead",
+    response_description=_JOB,
+    responses=errors(408, 413, 503),
 )
-def export(kb: Opened, context: Context) -> StreamingResponse:
-    """Get a knowledge base as one file, as it is at this moment, whoever writes to it."""
-    file = _exported(kb.name, context.settings)
-    size = os.fstat(file.fileno()).st_size
-    name = quote(f"{kb.name}.kb")
-    headers = {
-        "Content-Length": str(size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-    }
-    return StreamingResponse(_blocks(file), media_type="application/octet-stream", headers=headers)
-
-
-def _exported(name: str, settings: Settings) -> BinaryIO:
-    """An open export that has no name any more, so that nothing is left of it."""
-    target = _folder(settings.home) / f".{uuid.uuid4().hex}.part"
-    try:
-        with in_data_folder(settings, name) as home:
-            transfer.export(name, home, target)
-        return target.open("rb")
-    finally:
-        target.unlink(missing_ok=True)
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while block := file.read(_BLOCK):
-            yield block
-
-
-@router.post("/import", status_code=201, openapi_extra=_FILE, dependencies=[ADMIN])
-async def import_knowledge_base(
-    request: Request,
+async def warm(
+    key: Writer,
+    kb: Opened,
+    wanted: requests.WarmRequest,
+    response: Response,
     context: Context,
-    name: Annotated[
-        requests.Text | None,
-        Query(max_length=200, description="default: the name it was exported under"),
-    ] = None,
-) -> schemas.KnowledgeBase:
-    """Make a knowledge base from an export, after checking everything in it."""
-    settings = context.settings
-    folder = await to_thread.run_sync(_folder, settings.home)
-    incoming = await to_thread.run_sync(IncomingFile, folder)
-    try:
-        async for data in request.stream():
-            await to_thread.run_sync(incoming.write, data)
-        await to_thread.run_sync(incoming.finish)
-        return await to_thread.run_sync(_imported, incoming.path, name, settings)
-    except ClientDisconnect as error:
-        raise ApiError(400, "the upload broke off: send it again") from error
-    finally:
-        incoming.discard()
-
-
-def _imported(file: Path, name: str | None, settings: Settings) -> schemas.KnowledgeBase:
-    if name is not None and folder_of(name, settings.home).name in list_knowledge_bases(settings):
-        raise taken(name)
-    with into_store(settings) as (home, finish):
-        try:
-            report = transfer.import_file(file, home, name=name)
-        except KnowledgeBaseError as error:
-            message = str(error).replace(str(file), "the file").replace(file.name, "FILE")
-            raise ApiError(400, message, code="unreadable_export") from error
-        finish(report.name)
-    return views.knowledge_base(info_or_error(settings, report.name), settings.home)
-
-
-def _folder(home: Path) -> Path:
-    """For files that come and go; no knowledge base can have its name."""
-    folder = home / "uploads" / ".transfers"
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    return folder
+    state: TheState,
+    wait: Wait = 0,
+) -> schemas.Job:
+    """With the model and onto the disk, the most central ones first, so that answers from them
+    start sooner. It goes on only while nobody is being answered, one passage at a time; what was
+    read before is skipped.
+    """
+    budget = await to_thread.run_sync(budget_of, context, kb, wanted.budget_mb)
+    work = warming(context, kb.name, budget, dry_run=wanted.dry_run)
+    job = Job(kb.name, "warm", work, owner=key.id)
+    state.jobs.submit(job)
+    return await answer(job, wait, context, response)

@@ -11,11 +11,12 @@ from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.types import DocumentInfo
 from glm_rag.types.plain import to_plain
 from glm_rag_ingest.places import delete_upload
+from glm_rag_server.described import DOCUMENTS, errors
 from glm_rag_server.errors import ApiError
 from glm_rag_server.kb import requests, schemas, views
 from glm_rag_server.kb.state import READ, WRITE, Context, Opened
 
-router = APIRouter(prefix="/kb")
+router = APIRouter(prefix="/kb", tags=[DOCUMENTS], responses=errors(400, 404, 409))
 
 _FAR = 2**53
 Source = Annotated[
@@ -23,7 +24,12 @@ Source = Annotated[
 ]
 
 
-@router.get("/{name}/documents", dependencies=[READ])
+@router.get(
+    "/{name}/documents",
+    summary="List the documents",
+    response_description="one page of them, and how many there are",
+    dependencies=[READ],
+)
 def list_documents(
     kb: Opened,
     offset: Annotated[int, Query(ge=0, lt=_FAR)] = 0,
@@ -33,7 +39,7 @@ def list_documents(
     ] = "",
     language: Literal["en", "zh"] | None = None,
 ) -> schemas.DocumentPage:
-    """List documents by source, a page at a time."""
+    """By source, a page at a time; on request only those of a title, file name or language."""
     wanted = q.casefold()
     found = [
         document
@@ -50,7 +56,12 @@ def _holds(document: DocumentInfo, wanted: str) -> bool:
     return wanted in document.title.casefold() or wanted in file.casefold()
 
 
-@router.get("/{name}/document", dependencies=[READ])
+@router.get(
+    "/{name}/document",
+    summary="Show a document with its text",
+    response_description="what is known of it, and its text",
+    dependencies=[READ],
+)
 def show_document(
     kb: Opened,
     source: Source,
@@ -58,7 +69,7 @@ def show_document(
     length: Annotated[int | None, Query(ge=0, lt=_FAR, description="default: to the end")] = None,
     passages: Annotated[bool, Query(description="its passages, too")] = False,
 ) -> schemas.DocumentText:
-    """Show a document with its extracted text, to which all offsets refer."""
+    """The text is the extracted one, to which all offsets refer; on request only a part of it."""
     info = kb.get_document(source)
     if info is None:
         raise _not_found(source)
@@ -74,11 +85,15 @@ def show_document(
     )
 
 
-@router.delete("/{name}/document", dependencies=[WRITE])
+@router.delete(
+    "/{name}/document",
+    summary="Remove a document",
+    response_description="the source of what is gone",
+    dependencies=[WRITE],
+)
 def remove_document(kb: Opened, source: Source, context: Context) -> schemas.Deleted:
-    """Remove a document, or what is known of a file that failed.
-
-    Its file goes, too, if it was uploaded; any other stays.
+    """Or what is known of a file that failed. Its file goes, too, if it was uploaded; any other
+    stays.
     """
     if not _knows(kb, source):
         raise _not_found(source)
@@ -93,9 +108,14 @@ def _knows(kb: KnowledgeBase, source: str) -> bool:
     )
 
 
-@router.get("/{name}/failures", dependencies=[READ])
+@router.get(
+    "/{name}/failures",
+    summary="List the files that could not be read",
+    response_description="all of them, by source",
+    dependencies=[READ],
+)
 def list_failures(kb: Opened) -> schemas.Failures:
-    """List the files that could not be read, and why."""
+    """And why; a `permanent` failure comes again with the same bytes."""
     found = [schemas.Failure.model_validate(failure) for failure in kb.failures()]
     return schemas.Failures(failures=found)
 

@@ -15,12 +15,14 @@ from glm_rag.errors import GlmRagError
 
 log = logging.getLogger("glm_rag_server")
 
-Kind = Literal["ingest", "verify", "rebuild"]
+Kind = Literal["ingest", "verify", "rebuild", "copy", "warm"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 Work = Callable[["Job"], None]
+# Jobs of one lane run one after another.
+Lane = tuple[str, Literal["write", "read", "model"]]
 
-# Only these do not write.
-_READERS: tuple[Kind, ...] = ("verify",)
+# Those of one knowledge base wait for each other. What reads ahead has one model for all of them.
+_LANES: dict[Kind, Literal["read", "model"]] = {"verify": "read", "warm": "model"}
 
 
 class JobStopped(Exception):
@@ -47,7 +49,7 @@ class Job:
         files: those that were sent with it.
         state: `queued`, `running`, then one of `done | failed | stopped`.
         progress: how far it is, None before that is known.
-        waits_for: one line, while another process keeps it from writing.
+        waits_for: one line, while something keeps it from going on.
         live: gives what `result` would be by now.
         result: what came of it. error: one line, of a failed one.
         created_at, started_at, ended_at: seconds since 1970.
@@ -94,9 +96,10 @@ class Job:
         return self._stop.is_set()
 
     @property
-    def writes(self) -> bool:
-        """Whether it changes its knowledge base."""
-        return self.kind not in _READERS
+    def lane(self) -> Lane:
+        """What it waits in."""
+        kind = _LANES.get(self.kind)
+        return ("", "model") if kind == "model" else (self.kb, kind or "write")
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end at most so long; whether it came."""
@@ -146,7 +149,9 @@ class Job:
         except JobStopped:
             self.finish("stopped")
         except GlmRagError as error:
-            self.finish("failed", " ".join(str(error).split()))
+            message = " ".join(str(error).split())
+            log.warning("job %s (%s) failed: %s", self.id, self.kind, message)
+            self.finish("failed", message)
         except Exception as error:  # noqa: BLE001 - whatever broke: whoever asks has to learn of it
             # Without the error's own words, which may hold text of documents.
             frames = traceback.extract_tb(error.__traceback__)

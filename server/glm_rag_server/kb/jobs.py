@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from glm_rag.errors import KnowledgeBaseBusyError
-from glm_rag_server.kb.job import Job
+from glm_rag_server.kb.job import Job, Lane
 
 _AT_ONCE = 2  # each keeps some cores busy
 _KEPT = 200
 _MOST_WAITING = 100  # of one knowledge base
 
 
-class Lane:
+class Queue:
     """Jobs that wait for each other: owners take turns, those of one are done in order."""
 
     def __init__(self) -> None:
@@ -38,17 +38,15 @@ class Lane:
         return job
 
 
-LaneKey = tuple[str, bool]
-
-
 class Jobs:
     """All jobs of a server.
 
-    Those that write into one knowledge base form a lane, those that only read it another. Of a
-    lane one job runs at a time; lanes take turns.
+    Those that write into one knowledge base form a lane, those that only read it another, and those
+    that read ahead with the model one for all. Of a lane one job runs at a time; lanes take turns.
 
     Args:
-        at_once: most that run. kept: most that are remembered once they are over.
+        at_once: most that run, those of the model not counted: they wait most of their time.
+        kept: most that are remembered once they are over.
     """
 
     def __init__(self, *, at_once: int = _AT_ONCE, kept: int = _KEPT) -> None:
@@ -56,8 +54,8 @@ class Jobs:
         self._kept = kept
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Job] = OrderedDict()
-        self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
-        self._running: dict[LaneKey, Job] = {}
+        self._lanes: OrderedDict[Lane, Queue] = OrderedDict()
+        self._running: dict[Lane, Job] = {}
         self._barred: set[str] = set()
         self._is_closed = False
 
@@ -70,7 +68,7 @@ class Jobs:
         """
         with self._lock:
             self._check(job.kb)
-            lane = self._lanes.setdefault((job.kb, job.writes), Lane())
+            lane = self._lanes.setdefault(job.lane, Queue())
             if len(lane.waiting) >= _MOST_WAITING:
                 raise KnowledgeBaseBusyError(
                     f"{len(lane.waiting)} jobs of knowledge base {job.kb!r} wait: try again later"
@@ -95,7 +93,7 @@ class Jobs:
             raise KnowledgeBaseBusyError("the server is shutting down: try again later")
         if kb in self._barred:
             raise KnowledgeBaseBusyError(
-                f"knowledge base {kb!r} is being deleted or renamed: try again later"
+                f"knowledge base {kb!r} is being made, deleted or renamed: try again later"
             )
 
     def of(self, kb: str) -> list[Job]:
@@ -112,7 +110,7 @@ class Jobs:
     def stop(self, job: Job) -> None:
         """Let a job end: at once if it waits, else after the piece at hand, which stays."""
         with self._lock:
-            lane = self._lanes.get((job.kb, job.writes))
+            lane = self._lanes.get(job.lane)
             is_waiting = lane is not None and job in lane.waiting
             if lane is not None and is_waiting:
                 lane.waiting.remove(job)
@@ -164,9 +162,7 @@ class Jobs:
     def _begin(self) -> None:
         """Start as many jobs as may run; a lane that was served is behind the others."""
         for key, lane in list(self._lanes.items()):
-            if len(self._running) >= self._at_once:
-                return
-            if key in self._running:
+            if key in self._running or (key[1] != "model" and self._is_full):
                 continue
             if not lane.waiting:
                 del self._lanes[key]
@@ -176,7 +172,11 @@ class Jobs:
             name = f"{job.kind}-{job.kb}"
             threading.Thread(target=self._run, args=(job, key), name=name, daemon=True).start()
 
-    def _run(self, job: Job, key: LaneKey) -> None:
+    @property
+    def _is_full(self) -> bool:
+        return sum(kind != "model" for _, kind in self._running) >= self._at_once
+
+    def _run(self, job: Job, key: Lane) -> None:
         try:
             job.run()
         finally:

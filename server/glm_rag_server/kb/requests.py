@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 _MOST_KEYS = 50
 _MOST_VALUES = 10_000
 _MOST_NESTED = 3
+_MOST_TEXTS = 200
 
 
 class _Taken(BaseModel):
@@ -52,10 +53,47 @@ Text = Annotated[str, AfterValidator(_whole)]
 Filter = Annotated[dict[str, Any] | None, AfterValidator(_usable_filter)]
 
 
+def _usable_templates(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if _count(given, _MOST_NESTED) > _MOST_TEXTS:
+        raise ValueError(f"at most {_MOST_TEXTS} texts")
+    return given
+
+
+Templates = Annotated[dict[str, dict[str, Any]], AfterValidator(_usable_templates)]
+
+
 class NewKnowledgeBase(_Taken):
     """A name: up to 64 letters of any script, digits, spaces, dots, `-` and `_`."""
 
     name: Text = Field(max_length=200, examples=["handbook"])
+
+
+class CopyRequest(_Taken):
+    """What the copy is called."""
+
+    to: Text = Field(max_length=200, description="a free name", examples=["handbook-2"])
+
+
+class NewPrompt(_Taken):
+    """Texts by language (`en`, `zh`) and key, as `GET .../prompt` gives them."""
+
+    templates: Templates = Field(
+        min_length=1,
+        description="those that are not named stay as in the settings",
+        examples=[{"en": {"page": " (page {page})"}}],
+    )
+
+
+class WarmRequest(_Taken):
+    """How much is read ahead."""
+
+    budget_mb: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="most disk space, with what is there already; default: 4000, or cache.disk_mb",
+    )
+    dry_run: bool = Field(False, description="read one passage and say what all would take")
 
 
 class IngestRequest(_Taken):

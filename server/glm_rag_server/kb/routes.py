@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from glm_rag_server.kb import adding, bases, care, documents, job_routes, searching
+from glm_rag_server.kb import (
+    adding,
+    bases,
+    care,
+    documents,
+    job_routes,
+    moving,
+    prompts,
+    searching,
+)
 from glm_rag_server.kb.state import jobs_until_the_end
 
-router = APIRouter(tags=["Knowledge bases"], lifespan=jobs_until_the_end)
-for part in (care, bases, adding, documents, job_routes, searching):
+router = APIRouter(lifespan=jobs_until_the_end)
+# In the order in which the page shows them.
+for part in (bases, moving, prompts, adding, documents, searching, care, job_routes):
     router.include_router(part.router)

@@ -175,7 +175,9 @@ class Job(_Given):
     ended_at: float | None
     files: list[UploadedFile]
     progress: Progress | None
-    waits_for: str = Field(description="while another process keeps it from writing")
+    waits_for: str = Field(
+        description="while something keeps it from going on: another process that writes, answers"
+    )
     result: dict[str, Any] | None = Field(
         description="what it has done so far or in all: counts, failures, findings"
     )
@@ -211,6 +213,7 @@ class Feedback(_Given):
 
 
 class Prompt(_Given):
-    """Texts by language and key, as in configs/prompt.yaml."""
+    """Texts by language and key, as in configs/prompts/prompt.yaml."""
 
-    templates: dict[str, dict[str, Any]]
+    templates: dict[str, dict[str, Any]] = Field(description="those in force")
+    own: dict[str, Any] = Field(description="those that the knowledge base changes of them")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
-from glm_rag.build import build_retriever
 from glm_rag.retrieval.explain import explain
+from glm_rag_server.described import CARE, errors
 from glm_rag_server.kb import requests, schemas, views
-from glm_rag_server.kb.state import READ, Context, Opened, TheState
+from glm_rag_server.kb.state import READ, Context, Opened
 
-router = APIRouter(prefix="/kb")
+router = APIRouter(prefix="/kb", tags=[CARE], responses=errors(400, 404, 408, 409, 413, 503))
 
 
-@router.post("/{name}/search", dependencies=[READ])
-def search(
-    wanted: requests.SearchRequest, kb: Opened, context: Context, state: TheState
-) -> schemas.SearchResult:
-    """Find passages as an answer would, without answering."""
-    change: dict[str, Any] = {"reranker": state.reranker(context, kb)}
+@router.post(
+    "/{name}/search",
+    summary="Find passages for a question",
+    response_description="passages, best first",
+    dependencies=[READ],
+)
+def search(wanted: requests.SearchRequest, kb: Opened, context: Context) -> schemas.SearchResult:
+    """As an answer would, without answering; on request with every candidate and its places."""
+    retriever = context.models.retriever(kb.name)
     if wanted.filter is not None:
-        change["filter"] = wanted.filter
-    retriever = build_retriever(context.settings, kb).model_copy(update=change)
+        retriever = retriever.model_copy(update={"filter": wanted.filter})
     explanation = None
     if wanted.explain:
         found = explain(retriever, wanted.query, wanted.k)

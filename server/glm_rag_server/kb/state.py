@@ -6,12 +6,11 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Path, Request
 
-from glm_rag.build import build_reranker
 from glm_rag.errors import KnowledgeBaseNotFoundError
 from glm_rag.knowledge.base import KnowledgeBase
 from glm_rag.knowledge.naming import folder_of
@@ -21,25 +20,14 @@ from glm_rag_server.errors import ApiError
 from glm_rag_server.kb.jobs import Jobs
 from glm_rag_server.keys import Key
 
-if TYPE_CHECKING:
-    from glm_rag.retrieval.rerank.base import Reranker
-
 _lock = threading.Lock()
 
 
 @dataclass
 class State:
-    """Of one server: its jobs, and the models that order passages anew."""
+    """Of one server: its jobs."""
 
     jobs: Jobs = field(default_factory=Jobs)
-    rerankers: dict[str, Reranker | None] = field(default_factory=dict)
-
-    def reranker(self, context: ServerContext, kb: KnowledgeBase) -> Reranker | None:
-        """The one for a knowledge base, made once: it keeps its model."""
-        by = "" if context.settings.retrieval.rerank != "likelihood" else kb.name
-        if by not in self.rerankers:
-            self.rerankers[by] = build_reranker(context.settings, kb)
-        return self.rerankers[by]
 
 
 def state_of(request: Request) -> State:
@@ -98,12 +86,12 @@ def not_found(name: str) -> ApiError:
     )
 
 
-def taken(name: str) -> ApiError:
+def taken(name: str, param: str = "name") -> ApiError:
     """What is said where there is one of that name."""
     return ApiError(
         409,
         f"there is a knowledge base {name!r} already: choose another name, or delete it first",
-        param="name",
+        param=param,
         code="knowledge_base_exists",
     )
 

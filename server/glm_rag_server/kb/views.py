@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_rag.retrieval.explain import Explained, Explanation
 from glm_rag.types import KnowledgeBaseInfo, ScoredDocument
 from glm_rag.types.plain import to_plain
+from glm_rag_server.errors import Hide
 from glm_rag_server.kb import schemas
 from glm_rag_server.kb.job import Job
 
@@ -15,19 +15,12 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
 
-def knowledge_base(info: KnowledgeBaseInfo, home: Path) -> schemas.KnowledgeBase:
+def knowledge_base(info: KnowledgeBaseInfo, hide: Hide) -> schemas.KnowledgeBase:
     """Totals; where it lies is left out."""
-    return schemas.KnowledgeBase(
-        **{**to_plain(info), "error": without(info.error, home)},
-    )
+    return schemas.KnowledgeBase(**{**to_plain(info), "error": hide(info.error)})
 
 
-def without(text: str, home: Path) -> str:
-    """A message with the data folder's place left out."""
-    return text.replace(str(home), "(data folder)")
-
-
-def job(found: Job, home: Path) -> schemas.Job:
+def job(found: Job, hide: Hide) -> schemas.Job:
     """A job as it stands now."""
     live = found.live
     result = found.result if found.result is not None or live is None else live()
@@ -44,7 +37,7 @@ def job(found: Job, home: Path) -> schemas.Job:
         progress=None if found.progress is None else schemas.Progress(**found.progress),
         waits_for=found.waits_for,
         result=None if result is None else dict(result),
-        error=without(found.error, home),
+        error=hide(found.error),
     )
 
 

@@ -1,9 +1,9 @@
-"""What jobs do: read files into a knowledge base, check it, make it again."""
+"""What jobs do: read files into a knowledge base, check it, make it again, copy it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from glm_rag.build import open_knowledge_base
 from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.settings import Settings
+from glm_rag.store_copy import copy_within_store
 from glm_rag.stores import reopen_knowledge_base
 from glm_rag.types import IngestProgress, IngestReport
 from glm_rag.types.plain import to_plain
@@ -85,6 +86,25 @@ def rebuilding(settings: Settings, kb: str, *, embed: bool) -> Work:
             _patiently(job, lambda: opened.rebuild(embed=embed, on_progress=_step(job)))
             info = opened.info()
         job.result = {"num_chunks": info.num_chunks, "embedder": info.embeddings}
+
+    return work
+
+
+def copying(
+    settings: Settings, kb: str, to: str, barred: Callable[[str], AbstractContextManager[None]]
+) -> Work:
+    """Copy a knowledge base under another name, which is `barred` to other jobs meanwhile."""
+
+    def work(job: Job) -> None:
+        def copy() -> None:
+            step = _step(job)
+            report = copy_within_store(
+                settings, kb, to, on_progress=lambda *at: step("copying", *at)
+            )
+            job.result = {"to": to, **to_plain(report)}
+
+        with barred(to):
+            _patiently(job, copy)
 
     return work
 

@@ -11,6 +11,11 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Text in which `this` is code.
+function said(text) {
+  return (text || "").split("`").map((part, at) => (at % 2 ? make("code", {}, part) : part));
+}
+
 function resolve(schema) {
   let found = schema || {};
   for (let depth = 0; found.$ref && depth < 20; depth += 1) {
@@ -40,7 +45,7 @@ function fields(schema, depth = 0, seen = []) {
   for (const [name, field] of Object.entries(whole.properties || {})) {
     const needed = (whole.required || []).includes(name) ? " (required)" : "";
     const row = make("div", {}, make("code", {}, name), ` ${kind(field)}${needed}`);
-    if (field.description) row.append(` – ${field.description}`);
+    if (field.description) row.append(" – ", ...said(field.description));
     box.append(row);
     for (const inner of refs(field)) {
       const target = resolve(inner);
@@ -125,15 +130,15 @@ async function send(path, method, inputs, body, result) {
 
 function route(path, method, operation) {
   const summary = make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("code", {}, path), operation.summary || "");
-  const box = make("div", {}, make("p", {}, operation.description || ""));
+  const box = make("div", {}, make("p", {}, ...said(operation.description)));
   for (const parameter of operation.parameters || []) {
-    const text = ` (${parameter.in}) ${kind(parameter.schema || {})} ${parameter.description || ""}`;
-    box.append(make("div", {}, make("code", {}, parameter.name), text));
+    const text = ` (${parameter.in}) ${kind(parameter.schema || {})} `;
+    box.append(make("div", {}, make("code", {}, parameter.name), text, ...said(parameter.description)));
   }
   if (operation.requestBody) box.append(contents("Request", operation.requestBody.content));
   for (const [status, reply] of Object.entries(operation.responses || {})) {
     if (status < "400") box.append(contents(`Answer ${status}: ${reply.description || ""}`, reply.content));
-    else box.append(make("div", {}, make("code", {}, status), ` ${reply.description || ""}`));
+    else box.append(make("div", {}, make("code", {}, status), " ", ...said(reply.description)));
   }
   box.append(tryIt(path, method, operation));
   return make("details", { class: "route" }, summary, box);
@@ -151,7 +156,10 @@ async function show() {
     }
   }
   main.replaceChildren();
-  for (const [name, routes] of groups) main.append(make("h2", {}, name), ...routes);
+  const described = (spec.tags || []).map((tag) => [tag.name, tag.description]);
+  for (const [name, text] of [...described, ["Other", ""]].filter(([one]) => groups.has(one))) {
+    main.append(make("h2", {}, name), make("p", {}, ...said(text)), ...groups.get(name));
+  }
 }
 
 show().catch((error) => { document.getElementById("routes").textContent = String(error); });

@@ -56,6 +56,38 @@ def test_every_assumption_counts():
         assert tables(MEASURED, changed) != tables(MEASURED, USUAL), name
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("busy", "70", "at most 1, as 0.7 for 70 %"),
+        ("busy", "0", "at most 1"),
+        ("day-hours", "0", "more than 0"),
+        ("gpu-hour", "-1", "not be below 0"),
+        ("peak", "nan", "write a number"),
+        ("results", "/none", "there is no knowledge_scale.json"),
+    ],
+)
+def test_a_plan_that_cannot_be_reckoned_is_one_line_that_names_the_option(
+    capsys, option, value, says
+):
+    with pytest.raises(SystemExit) as ended:
+        scaling.main([f"--{option}", value])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2
+    assert f"--{option} {value}: " in last
+    assert says in last
+
+
+@pytest.mark.parametrize("name", sorted(Assumptions.__dataclass_fields__))
+def test_whatever_is_let_in_gives_a_plan(capsys, name):
+    for value in ("0", "0.001", "1"):
+        try:
+            scaling.main([f"--{name.replace('_', '-')}", value])
+        except SystemExit:
+            assert value == "0"
+    assert "Machines and money" in capsys.readouterr().out
+
+
 def test_the_line_of_search_times_goes_through_both_measurements():
     latency = json.loads((RESULTS / "question_latency.json").read_text(encoding="utf-8"))
     scale = json.loads((RESULTS / "knowledge_scale.json").read_text(encoding="utf-8"))

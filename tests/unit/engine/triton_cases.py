@@ -1,14 +1,16 @@
 """Run in a process of its own, with or without TRITON_INTERPRET=1: the Triton kernel's results.
 
-Usage: triton_cases.py products | decode | compile. Prints one JSON object, case -> number.
+Usage: triton_cases.py products | decode | compile | tiles. Prints one JSON object, by case.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -24,8 +26,13 @@ from tiny_checkpoints import TINY, build_model, random_weights
 
 # Rows of x, output channels, columns; K is 32 times an odd number in half of them.
 SHAPES = [
-    (1, 16, 128), (1, 100, 32 * 9), (2, 37, 384), (3, 5, 32 * 3),
-    (4, 65, 256), (5, 130, 32 * 5), (17, 100, 384), (70, 70, 32 * 7),
+    (1, 16, 128), (1, 100, 32 * 9), (2, 37, 384), (3, 5, 32 * 3), (4, 65, 256), (5, 130, 32 * 5),
+    (8, 40, 32 * 7), (9, 33, 128), (17, 100, 384), (32, 16, 32), (70, 70, 32 * 7),
+]  # fmt: skip
+# In float16, for tiles of 8, 16 and 32 rows, of matrices with few and with many blocks.
+SHORT_SHAPES = [
+    (1, 100, 32 * 9), (2, 37, 32 * 17), (3, 5, 32 * 3), (8, 130, 256), (12, 70, 32 * 33),
+    (16, 48, 128), (32, 100, 32 * 9), (70, 70, 32 * 7),
 ]  # fmt: skip
 
 
@@ -47,7 +54,7 @@ def product_error(bits: int, group: int, dtype: torch.dtype, shape: tuple[int, i
 
 
 def products() -> dict[str, float]:
-    """Every width and group with every shape; the 16-bit types with some.
+    """Every width, group and shape in float32 and float16; bfloat16 with one row.
 
     Triton's interpreter cannot multiply bfloat16 matrices (3.7): tests/gpu has those.
     """
@@ -55,13 +62,14 @@ def products() -> dict[str, float]:
     for bits, group, shape in itertools.product((4, 8), (32, 128), SHAPES):
         name = f"int{bits}-g{group}-float32-{'x'.join(map(str, shape))}"
         errors[name] = product_error(bits, group, torch.float32, shape)
-    for bits, dtype, shape in itertools.product(
-        (4, 8), (torch.float16, torch.bfloat16), SHAPES[1:8:2]
-    ):
-        if dtype == torch.bfloat16 and shape[0] > 1:
-            continue
-        name = f"int{bits}-g32-{str(dtype)[6:]}-{'x'.join(map(str, shape))}"
-        errors[name] = product_error(bits, 32, dtype, shape)
+    for blocks, bits, shape in itertools.product((0, 512), (4, 8), SHORT_SHAPES):
+        triton_linear.MANY_BLOCKS = blocks
+        group = 128 if shape[2] % 128 == 0 else 32
+        name = f"int{bits}-{'few' if blocks else 'many'}-float16-{'x'.join(map(str, shape))}"
+        errors[name] = product_error(bits, group, torch.float16, shape)
+    for bits, shape in itertools.product((4, 8), SHAPES[:2]):
+        name = f"int{bits}-g32-bfloat16-{'x'.join(map(str, shape))}"
+        errors[name] = product_error(bits, 32, torch.bfloat16, shape)
     return errors
 
 
@@ -144,23 +152,55 @@ def together_error(model: ChatGLM2Model) -> float:
     return _difference(actual, torch.cat(expected))
 
 
-def compiled() -> dict[str, int]:
-    """Bytes of machine code for devices that are not here."""
+def compile_for(
+    capability: int, kernel: Any, pointers: dict, numbers: dict, constants: dict
+) -> Any:
+    """A kernel for a device that is not here."""
     import triton
-    import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    def compile_for(capability, kernel, pointers, numbers, constants):
-        constants = {name: value for name, value in constants.items() if name != "num_warps"}
-        names = kernel.arg_names
-        signature = pointers | numbers
-        source = ASTSource(
-            kernel,
-            {name: signature.get(name, "constexpr") for name in names},
-            {(names.index(name),): value for name, value in constants.items()},
-        )
-        return len(triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"])
+    options = {"num_warps": constants.get("num_warps", 4)}
+    constants = {name: value for name, value in constants.items() if name != "num_warps"}
+    names = kernel.arg_names
+    signature = pointers | numbers
+    # As of whole models: all multiples of 16.
+    aligned = [["tt.divisibility", 16]]
+    source = ASTSource(
+        kernel,
+        {name: signature.get(name, "constexpr") for name in names},
+        {(names.index(name),): value for name, value in constants.items()},
+        {(names.index(name),): aligned for name in signature if name not in ("num_rows", "bias")},
+    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def tiles() -> dict[str, dict[str, Any]]:
+    """Of each tile of `some_rows_kernel`: bytes of shared memory, maker of the weights' operand."""
+    found = {}
+    numbers = dict.fromkeys(("num_rows", "channels", "columns"), "i32")
+    pointers = {"x_ptr": "*bf16", "words_ptr": "*i32", "scales_ptr": "*fp16", "out_ptr": "*bf16"}
+    for bits, rows, blocks, cores in itertools.product(
+        (4, 8), (8, 16, 32), (256, 1024), (True, False)
+    ):
+        constants = triton_linear.some_rows_tiles(rows, blocks, bits, tensor_cores=cores)
+        constants |= {"BITS": bits, "GROUP": 32}
+        kernel = triton_linear.some_rows_kernel
+        made = compile_for(80, kernel, pointers, numbers, constants)
+        code = made.asm["ttgir"]
+        weights = re.findall(r"tt\.dot (%\w+),", code)[0]
+        maker = re.findall(rf"{weights} = (\S+)", code)[0]
+        name = f"int{bits}-{rows} rows-{blocks} blocks-{'tensor cores' if cores else 'plain'}"
+        found[name] = {"shared": made.metadata.shared, "maker": maker}
+    return found
+
+
+def compiled() -> dict[str, int]:
+    """Bytes of machine code for devices that are not here."""
+    import triton.language as tl
+
+    def size_for(*arguments: Any) -> int:
+        return len(compile_for(*arguments).asm["cubin"])
 
     sizes = {}
     numbers = dict.fromkeys(("num_rows", "channels", "columns", "bias"), "i32")
@@ -172,11 +212,11 @@ def compiled() -> dict[str, int]:
         some, one = triton_linear.some_rows_kernel, triton_linear.one_row_kernel
         for what, kernel, given, tiles in (
             ("one", one, with_x, triton_linear.one_row_tiles(256, bits)),
-            ("some", some, with_x, triton_linear.some_rows_tiles(32, torch.float16)),
+            ("some", some, with_x, triton_linear.some_rows_tiles(32, 256, bits, capability >= 80)),
             ("expand", triton_linear.expand_kernel, pointers, {"WORDS": 32}),
         ):
             used = {n: t for n, t in numbers.items() if n in kernel.arg_names}
-            sizes[f"{name}-{what}"] = compile_for(capability, kernel, given, used, kinds | tiles)
+            sizes[f"{name}-{what}"] = size_for(capability, kernel, given, used, kinds | tiles)
     for (capability, kind), kv in itertools.product(GENERATIONS, ("model", "int8")):
         stored = tl.int8 if kv == "int8" else {"fp16": tl.float16, "bf16": tl.bfloat16}[kind]
         common = {"HEADS": 32, "GROUPS": 2, "D": 128, "KV": stored}
@@ -189,12 +229,12 @@ def compiled() -> dict[str, int]:
         ):
             used = {n: t for n, t in pointers.items() if n in kernel.arg_names}
             numbers = {"layer": "i32"} | ({"factor": "fp32"} if what == "attend" else {})
-            sizes[f"sm_{capability}-{what}-{kv}"] = compile_for(
+            sizes[f"sm_{capability}-{what}-{kv}"] = size_for(
                 capability, kernel, used, numbers, common | constants
             )
     return sizes
 
 
 if __name__ == "__main__":
-    cases = {"products": products, "decode": decoded, "compile": compiled}
+    cases = {"products": products, "decode": decoded, "compile": compiled, "tiles": tiles}
     json.dump(cases[sys.argv[1]](), sys.stdout)

@@ -11,7 +11,7 @@ import ui_fakes
 from fakes import ScriptedEngine, tiny_engine
 from glm_rag.errors import ContextWindowError, KnowledgeBaseError
 from glm_rag.settings import Settings
-from glm_rag_server.openai_types import ChatCompletion, Completion
+from glm_rag_server.openai_responses import ChatCompletion, Completion
 
 HELLO = [{"role": "user", "content": "Hello?"}]
 

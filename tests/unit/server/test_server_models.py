@@ -13,7 +13,7 @@ from fakes import write_checkpoint
 from glm_rag.settings import LlmSettings, ModelSettings, ServerSettings, Settings
 from glm_rag_server.app import create_app
 from glm_rag_server.context import Models, public_name
-from glm_rag_server.openai_types import EmbeddingList, ModelList
+from glm_rag_server.openai_responses import EmbeddingList, ModelList
 from openai_server import openai_server
 
 

@@ -228,6 +228,40 @@ async def test_every_route_says_what_it_takes_and_answers(client):
     assert not any("422" in statuses for statuses in responses)
 
 
+async def test_every_address_says_in_a_persons_words_what_it_does_and_what_may_go_wrong(client):
+    spec = (await client.get("/openapi.json")).json()
+    groups = {tag["name"]: tag["description"] for tag in spec["tags"]}
+    used, summaries = set(), []
+    for path, item in spec["paths"].items():
+        for method, operation in item.items():
+            where = (method, path)
+            summaries.append(operation["summary"])
+            # FastAPI's own summary is the function's name, which the id begins with.
+            words = operation["summary"].lower().replace(" ", "_")
+            assert not operation["operationId"].startswith(f"{words}_"), where
+            assert operation["description"].strip(), where
+            (group,) = operation["tags"]
+            used.add(group)
+            told = {
+                status: reply["description"] for status, reply in operation["responses"].items()
+            }
+            assert "Successful Response" not in told.values(), where
+            assert all(told.values()), where
+            if "security" in operation:
+                assert {"401", "403"} <= set(told), where
+            if "requestBody" in operation:
+                assert {"400", "408", "413"} <= set(told), where
+            if "{name}" in path:
+                assert "404" in told, where
+            for status in set(told) - {"503"} if path == "/readyz" else set(told):
+                if status >= "400":
+                    schema = operation["responses"][status]["content"]["application/json"]["schema"]
+                    assert schema["$ref"].endswith("/ErrorBody"), where
+    assert used == set(groups)
+    assert all(groups.values())
+    assert len(set(summaries)) == len(summaries)
+
+
 async def test_traces_have_a_span_for_each_step(home, settings):
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -8,7 +8,7 @@ import pytest
 import ui_fakes
 from glm_rag.errors import ContextWindowError, KnowledgeBaseNotFoundError
 from glm_rag.types import AnswerDelta
-from glm_rag.waiting import WaitingLine
+from glm_rag.waiting import FairLine
 
 pytest.importorskip("streamlit")
 
@@ -17,7 +17,7 @@ from glm_rag_ui import answering
 
 @pytest.fixture
 def line():
-    return WaitingLine()
+    return FairLine(1)
 
 
 @pytest.fixture
@@ -33,13 +33,21 @@ def start(line, assistant=None, *, saved=None, **options):
     saved = [] if saved is None else saved
     run = answering.Answering(
         ui_fakes.turn(),
-        stream=lambda: assistant.stream("q"),
+        stream=options.pop("stream", lambda: assistant.stream("q")),
         line=line,
+        owner=options.pop("owner", "a"),
         save=options.pop("save", saved.append),
         **options,
     )
     run.start()
     return run
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
 
 
 def test_an_answer_is_written_to_its_end_and_saved(line):
@@ -67,8 +75,7 @@ def test_stopping_keeps_what_came_and_closes_the_stream(line):
     assistant = ui_fakes.FakeAssistant(delay=0.02)
     saved = []
     run = start(line, assistant, saved=saved)
-    while not run.turn.text:
-        time.sleep(0.005)
+    until(lambda: run.turn.text)
     run.stop()
     assert run.done.wait(10)
     assert run.turn.status == "stopped"
@@ -120,16 +127,29 @@ def test_a_failing_disk_does_not_cost_the_answer(line):
     assert isinstance(run.unsaved, OSError)
 
 
+def test_questions_are_written_at_the_same_time(line):
+    line = FairLine(2)
+    gates = [threading.Event() for _ in "ab"]
+    runs = [
+        start(line, ui_fakes.FakeAssistant(gate=gate, gate_at=3), owner=owner)
+        for owner, gate in zip("ab", gates, strict=True)
+    ]
+    for run in runs:  # both are in the middle of their answers
+        until(lambda run=run: run.turn.text)
+    for run, gate in zip(runs, gates, strict=True):
+        gate.set()
+        assert run.done.wait(10)
+        assert (run.turn.status, run.turn.text) == ("done", ui_fakes.REPLY)
+
+
 @pytest.mark.usefixtures("hurried")
-def test_answers_come_one_after_the_other(line):
+def test_a_question_beyond_the_places_waits_and_knows_how_many_are_before_it(line):
     gate = threading.Event()
     first = start(line, ui_fakes.FakeAssistant(gate=gate))
-    while not first.turn.text and not line._tickets:
-        time.sleep(0.005)
+    until(lambda: line.num_running)
     assistant = ui_fakes.FakeAssistant()
-    second = start(line, assistant)
-    while second.ahead != 1:
-        time.sleep(0.005)
+    second = start(line, assistant, owner="b")
+    until(lambda: second.ahead == 1)
     assert assistant.asked == []
     gate.set()
     assert first.done.wait(10)
@@ -139,16 +159,36 @@ def test_answers_come_one_after_the_other(line):
 
 
 @pytest.mark.usefixtures("hurried")
-def test_one_that_waits_can_be_stopped_and_gives_its_place_up(line):
-    with line.join() as ticket:
-        assert ticket.wait(1)
-        assistant = ui_fakes.FakeAssistant()
-        run = start(line, assistant)
-        run.stop()
-        assert run.done.wait(5)
-        assert run.turn.status == "stopped"
-        assert assistant.asked == []
-        assert len(line._tickets) == 1
+def test_a_second_question_of_one_visitor_does_not_pass_anothers_first(line):
+    order, served = [], line.enter("busy")
+
+    def asked(name):
+        order.append(name)
+        yield AnswerDelta("", ui_fakes.answer())
+
+    runs = []
+    for name in ("a1", "a2", "b1"):
+        runs.append(start(line, stream=lambda name=name: asked(name), owner=name[0]))
+        until(lambda: line.num_waiting == len(runs))
+    until(lambda: [run.ahead for run in runs] == [1, 3, 2])
+    served.leave()
+    for run in runs:
+        assert run.done.wait(10)
+    assert order == ["a1", "b1", "a2"]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_that_waits_can_be_stopped_and_gives_its_seat_up(line):
+    served = line.enter("busy")
+    assistant = ui_fakes.FakeAssistant()
+    run = start(line, assistant)
+    until(lambda: line.num_waiting == 1)
+    run.stop()
+    assert run.done.wait(5)
+    assert run.turn.status == "stopped"
+    assert assistant.asked == []
+    assert (line.num_running, line.num_waiting) == (1, 0)
+    served.leave()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -159,8 +199,7 @@ def test_an_answer_nobody_looks_at_is_ended_and_frees_the_engine(line):
     assert run.turn.status == "stopped"
     assert run.turn.text
     assert assistant.closed.is_set()
-    with line.join() as ticket:
-        assert ticket.wait(0)
+    until(lambda: line.num_running == 0)
 
 
 @pytest.mark.usefixtures("hurried")
@@ -184,13 +223,7 @@ def test_a_browser_that_comes_back_in_time_loses_nothing(line):
 
 
 def test_a_stream_that_ends_without_an_answer_is_a_stopped_one(line):
-    run = answering.Answering(
-        ui_fakes.turn(),
-        stream=lambda: (delta for delta in [AnswerDelta("Half")]),
-        line=line,
-        save=lambda _turn: None,
-    )
-    run.start()
+    run = start(line, stream=lambda: (delta for delta in [AnswerDelta("Half")]))
     assert run.done.wait(10)
     assert (run.turn.status, run.turn.text) == ("stopped", "Half")
 
@@ -202,7 +235,7 @@ def test_other_pages_find_an_answer_until_it_is_done(line):
     saved = []
     run = answering.begin(
         answering.Answering(
-            turn, stream=lambda: assistant.stream("q"), line=line, save=saved.append
+            turn, stream=lambda: assistant.stream("q"), line=line, owner="a", save=saved.append
         )
     )
     assert answering.find(turn) is run

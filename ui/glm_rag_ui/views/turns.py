@@ -71,6 +71,7 @@ def begin(
         turn,
         stream=lambda: session.assistant(settings, kb).stream(turn.question, history=before),
         line=session.waiting_line(settings),
+        owner=visit.profile,
         save=partial(visit.store.save_turn, visit.profile),
         is_connected=session.is_connected,
         intake=intake,

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 pytest.importorskip("fastapi")
 
 from test_server_kb_life import SCOPES, kb_routes
+
+from tiny_checkpoints import TINY, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = (ROOT / "docs" / "server-kb.md").read_text("utf-8")
@@ -30,9 +33,9 @@ COMMANDS = {
     "kb export": ("GET", "/kb/{name}/export"),
     "kb import": ("POST", "/kb/import"),
     "kb rename": ("PATCH", "/kb/{name}"),
-    "kb prompt": ("GET", "/kb/{name}/prompt"),
-    "kb warm": "it computes with the model for hours; its files serve the server, too",
-    "kb copy": "it moves rows between stores that only the operator can reach",
+    "kb prompt": ("PUT", "/kb/{name}/prompt"),
+    "kb warm": ("POST", "/kb/{name}/warm"),
+    "kb copy": ("POST", "/kb/{name}/copy"),
 }
 
 
@@ -88,7 +91,8 @@ def curl(client, line, folder):
     return response
 
 
-def test_the_commands_of_the_page_work(serve, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(serve, tmp_path, home):
+    write_checkpoint(home / "models" / "smollm2-135m", replace(TINY, seq_length=4096))
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "leave.md").write_text("# Leave\n\nParental leave is sixteen weeks.\n", "utf-8")

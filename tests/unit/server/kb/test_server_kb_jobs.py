@@ -24,7 +24,7 @@ class Scripted:
 
     def job(self, kb, owner="", kind="ingest", name=""):
         def work(job):
-            mine = (kb, job.writes)
+            mine = job.lane
             assert mine not in self.now
             self.now.add(mine)
             self.order.append(name or kb)

@@ -188,7 +188,11 @@ SCOPES = {
     ("POST", "/kb/{name}/verify/citations"): "read",
     ("POST", "/kb/{name}/rebuild"): "admin",
     ("GET", "/kb/{name}/export"): "admin",
+    ("POST", "/kb/{name}/copy"): "admin",
+    ("POST", "/kb/{name}/warm"): "write",
     ("GET", "/kb/{name}/prompt"): "read",
+    ("PUT", "/kb/{name}/prompt"): "admin",
+    ("DELETE", "/kb/{name}/prompt"): "admin",
     ("GET", "/kb/{name}/feedback"): "admin",
 }
 
