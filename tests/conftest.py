@@ -49,7 +49,8 @@ def process_as_it_was():
     """A file of tests leaves nothing to those that the same process runs after it.
 
     Threads of torch: an engine never takes more than the process had. Loggers: those of a server
-    tell nothing to others, and write where the output of that test went.
+    tell nothing to others, and write where the output of that test went. Shared engines: they
+    remember what they have read.
     """
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(one.level, one.propagate, one.handlers[:]) for one in loggers]
@@ -60,6 +61,8 @@ def process_as_it_was():
         one.handlers = [handler for handler in one.handlers if handler in handlers]
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if "glm_rag.models.loading" in sys.modules:
+        sys.modules["glm_rag.models.loading"].release_engines()
 
 
 @pytest.fixture

@@ -6,34 +6,25 @@ import builtins
 import hashlib
 import json
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glm_rag.conversations.answers import answer_from_json, dump, turn_from_json
+from glm_rag.conversations.answers import dump
 from glm_rag.conversations.database import ConversationFile
-from glm_rag.conversations.owner import is_alive, me
-from glm_rag.errors import ConfigError, KnowledgeBaseError
+from glm_rag.conversations.owner import me
+from glm_rag.conversations.rows import OWN, TURN, feedback_of, messages_of, next_position, turn_of
+from glm_rag.errors import ConfigError
 from glm_rag.text import fold
-from glm_rag.types import Answer, ChatTurn, Conversation, ConversationInfo, SavedTurn, Vote
-from glm_rag.types.plain import to_plain
+from glm_rag.types import Conversation, ConversationInfo, SavedTurn, Vote
 
 FILE_NAME = "conversations.sqlite"
 _MAX_TITLE = 80
 _MAX_GIVEN_TITLE = 200
 # A page that starts a conversation before the first question leaves it behind when it is closed.
 _EMPTY_SECONDS = 24 * 3600.0
-
-_OWN = "(SELECT id FROM conversations WHERE id = ? AND profile = ?)"
-_TURN = (
-    "id, conversation_id, position, question, text, answer, messages, status, owner, error, "
-    "unread, asked_at, vote, words"
-)
 
 
 class ConversationStore:
@@ -121,16 +112,16 @@ class ConversationStore:
             if found is None:
                 return None
             messages = connection.execute(
-                f"SELECT digest, message FROM messages WHERE conversation_id = {_OWN}",
+                f"SELECT digest, message FROM messages WHERE conversation_id = {OWN}",
                 (conversation_id, profile),
             ).fetchall()
             turns = connection.execute(
-                f"SELECT {_TURN} FROM turns WHERE conversation_id = {_OWN} ORDER BY position",
+                f"SELECT {TURN} FROM turns WHERE conversation_id = {OWN} ORDER BY position",
                 (conversation_id, profile),
             ).fetchall()
-        said = _said(messages)
+        said = messages_of(messages)
         known_id, kb, title, created_at, updated_at = found
-        made = tuple(_turn(row, said) for row in turns)
+        made = tuple(turn_of(row, said) for row in turns)
         return Conversation(known_id, kb, title, created_at, updated_at, made)
 
     def rename(self, profile: str, conversation_id: str, title: str) -> None:
@@ -194,7 +185,7 @@ class ConversationStore:
         """
         now, turn_id, asked = time.time(), secrets.token_hex(8), _clean(question)
         with self._file.write() as connection:
-            position = _next_position(connection, profile, conversation_id)
+            position = next_position(connection, profile, conversation_id)
             turn = SavedTurn(turn_id, conversation_id, position, asked, unread=unread, asked_at=now)
             connection.execute(
                 "INSERT INTO turns (id, conversation_id, position, question, folded, status, "
@@ -228,7 +219,7 @@ class ConversationStore:
         with self._file.write() as connection:
             changed = connection.execute(
                 "UPDATE turns SET text = ?, folded = ?, answer = ?, messages = ?, status = ?, "
-                f"owner = ?, error = ? WHERE id = ? AND conversation_id = {_OWN}",
+                f"owner = ?, error = ? WHERE id = ? AND conversation_id = {OWN}",
                 (text, fold(f"{turn.question}\n{text}"), answer, json.dumps(digests), turn.status,
                  me(), _clean(turn.error), turn.id, turn.conversation_id, profile),
             ).rowcount  # fmt: skip
@@ -242,11 +233,11 @@ class ConversationStore:
         """Remove the turns from `position` on, with what only they hold."""
         with self._file.write() as connection:
             connection.execute(
-                f"DELETE FROM turns WHERE conversation_id = {_OWN} AND position >= ?",
+                f"DELETE FROM turns WHERE conversation_id = {OWN} AND position >= ?",
                 (conversation_id, profile, position),
             )
             connection.execute(
-                f"DELETE FROM messages WHERE conversation_id = {_OWN} AND digest NOT IN "
+                f"DELETE FROM messages WHERE conversation_id = {OWN} AND digest NOT IN "
                 "(SELECT value FROM turns, json_each(turns.messages) WHERE conversation_id = ?)",
                 (conversation_id, profile, conversation_id),
             )
@@ -284,7 +275,7 @@ class ConversationStore:
                 "WHERE t.id = ? AND t.vote IS NOT NULL",
                 turn_id,
             ):
-                yield _feedback(*row)
+                yield feedback_of(*row)
 
     def preferences(self, profile: str) -> dict[str, Any]:
         """What the profile has set."""
@@ -300,85 +291,6 @@ class ConversationStore:
                 [(profile, key) for key in values],
             )
             connection.executemany("INSERT INTO preferences VALUES (?, ?, ?)", kept)
-
-
-# ---------------------------------------------------------------- rows
-
-
-def _next_position(connection: sqlite3.Connection, profile: str, conversation_id: str) -> int:
-    ((known, position),) = connection.execute(
-        f"SELECT {_OWN} IS NOT NULL, (SELECT coalesce(max(position) + 1, 0) FROM turns "
-        "WHERE conversation_id = ?)",
-        (conversation_id, profile, conversation_id),
-    )
-    if not known:
-        raise KnowledgeBaseError(
-            f"there is no conversation {conversation_id}, it may have been deleted: start a new one"
-        )
-    return int(position)
-
-
-def _said(rows: Iterable[tuple[str, str]]) -> dict[str, ChatTurn]:
-    """Messages by digest, without those that cannot be read."""
-    said = {}
-    for digest, message in rows:
-        with suppress(ConfigError):
-            said[digest] = turn_from_json(message)
-    return said
-
-
-def _turn(row: Sequence[Any], said: Mapping[str, ChatTurn]) -> SavedTurn:
-    turn_id, conversation_id, position, question, text, answer, messages, *rest = row
-    status, owner, error, unread, asked_at, vote, words = rest
-    return SavedTurn(
-        id=turn_id,
-        conversation_id=conversation_id,
-        position=position,
-        question=question,
-        text=text,
-        answer=_answer(answer, messages, said),
-        status="stopped" if status == "running" and not is_alive(owner) else status,
-        error=error,
-        unread=bool(unread),
-        asked_at=asked_at,
-        vote=vote,
-        words=words,
-    )
-
-
-def _answer(answer: str | None, messages: str, said: Mapping[str, ChatTurn]) -> Answer | None:
-    """The answer; None where it cannot be read: its text is still worth showing."""
-    if answer is None:
-        return None
-    try:
-        made = answer_from_json(answer)
-    except ConfigError:
-        return None
-    digests = json.loads(messages)
-    # With a gap they would be another conversation than the one that was held.
-    turns = tuple(said[digest] for digest in digests) if set(digests) <= said.keys() else ()
-    return replace(made, messages=turns)
-
-
-def _feedback(
-    question: str,
-    text: str,
-    answer: str | None,
-    vote: str,
-    words: str,
-    kb: str,
-    asked_at: float,
-) -> dict[str, Any]:
-    made = _answer(answer, "[]", {})
-    return {
-        "question": question,
-        "answer": text if made is None else made.text,
-        "citations": [] if made is None else to_plain(made.citations),
-        "vote": vote,
-        "words": words,
-        "kb": kb,
-        "asked_at": datetime.fromtimestamp(asked_at, UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _clean(text: str) -> str:

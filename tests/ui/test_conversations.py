@@ -99,7 +99,7 @@ def test_an_address_with_a_conversation_alone_opens_its_knowledge_base(backend):
 
 
 def test_a_turn_of_a_process_that_died_reads_as_stopped(monkeypatch):
-    from glm_rag.conversations import store as module
+    from glm_rag.conversations import rows as module
 
     monkeypatch.setattr(module, "is_alive", lambda _owner: False)
     made = store().start(PROFILE, "handbook")
@@ -300,7 +300,7 @@ def vote(test, turn_id: str, value: int | None):
 
 
 def test_a_stopped_answer_can_be_made_again_but_not_voted_on(monkeypatch):
-    from glm_rag.conversations import store as module
+    from glm_rag.conversations import rows as module
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "is_alive", lambda _owner: False)
