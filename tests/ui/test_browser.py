@@ -222,7 +222,7 @@ def test_hostile_documents_show_as_text_on_every_page(browser, filled, tmp_path)
     with Visitor(browser, filled) as page:
         put(page, page.get_by_test_id("stChatInput"), (HOSTILE_NAME, HOSTILE.encode()))
         page.get_by_test_id("stChatInputSubmitButton").click()
-        page.get_by_text("1 added").wait_for(timeout=60_000)
+        page.get_by_text("1 added").wait_for(timeout=180_000)
         ask(page, "What is the password policy of the moon office?")
         page.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
         finished(page)
@@ -347,8 +347,8 @@ def test_a_second_visitor_waits_sees_nothing_of_the_first_and_comes_up_when_it_l
             second.get_by_text("前面还有 1 个问题").wait_for()
             assert "first visitor" not in second.content()
         # The first one's browser is closed in the middle of its answer.
-        second.locator(".gr-live").wait_for(timeout=10_000)
-        second.locator(".gr-sources").first.wait_for(timeout=30_000)
+        second.locator(".gr-live").wait_for(timeout=ANSWER_MS)
+        second.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
 
 
 def test_a_reload_goes_on_with_the_answer_that_is_being_written(browser, scripted):
@@ -356,7 +356,7 @@ def test_a_reload_goes_on_with_the_answer_that_is_being_written(browser, scripte
         ask(page, "How long?")
         page.locator(".gr-live").wait_for()
         page.reload()
-        page.locator(".gr-sources").first.wait_for(timeout=30_000)
+        page.locator(".gr-sources").first.wait_for(timeout=ANSWER_MS)
         finished(page)
         assert "first year." in page.locator(".gr-answer").inner_text()
         assert page.get_by_text("Stopped.").count() == 0
