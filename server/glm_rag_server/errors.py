@@ -107,7 +107,7 @@ def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        return _invalid(error.errors())
+        return _invalid(error.errors(), error.body)
     if isinstance(error, HTTPException):
         return _http(error)
     if isinstance(error, GlmRagError):
@@ -133,20 +133,50 @@ def install(app: FastAPI, hide: Hide) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def _invalid(problems: Sequence[Mapping[str, Any]]) -> ApiError:
+def _invalid(problems: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """The first problem that validation found; what was sent is not repeated."""
     problem = problems[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, "the body is no valid JSON", code="invalid_json")
-    if tuple(problem["loc"]) == ("body",) and problem["type"] == "model_attributes_type":
-        message = "the body is no JSON object: send one, with Content-Type: application/json"
-        return ApiError(400, message, code="invalid_json")
-    where = [str(part) for part in problem["loc"]]
-    if where and where[0] in _BODY_PARTS:
-        where = where[1:]
-    param = ".".join(where) or None
-    text = str(problem["msg"]).removeprefix("Value error, ")
+    if tuple(problem["loc"]) == ("body",):
+        if problem["type"] == "missing":
+            message = "the body is missing: send a JSON object, with Content-Type: application/json"
+            return ApiError(400, message, code="invalid_json")
+        if problem["type"] == "model_attributes_type":
+            message = "the body is no JSON object: send one, with Content-Type: application/json"
+            return ApiError(400, message, code="invalid_json")
+    param = _param(problem, body)
+    # One for each form that a field may have, as text or list.
+    texts = dict.fromkeys(_said(one) for one in problems if _param(one, body) == param)
+    text = ", or: ".join(texts)
     return ApiError(400, f"{param}: {text}" if param else text, param=param)
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _param(problem: Mapping[str, Any], body: Any) -> str | None:
+    """The field that is wrong: of the way to it, what stands in the request.
+
+    Between these pydantic names the forms that it tried, as `list[str]`.
+    """
+    first, *way = problem["loc"]
+    if first not in _BODY_PARTS:
+        way = [first, *way]
+    if first != "body" or body is None:
+        return ".".join(map(str, way)) or None
+    where, value = [], body
+    for part in way:
+        is_there = part in value if isinstance(value, Mapping) else False
+        if isinstance(value, list) and isinstance(part, int):
+            is_there = part < len(value)
+        if is_there:
+            value = value[part]
+            where.append(str(part))
+    if problem["type"] == "missing":
+        where.append(str(way[-1]))
+    return ".".join(where) or None
 
 
 def _http(error: HTTPException) -> ApiError:

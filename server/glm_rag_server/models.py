@@ -22,6 +22,7 @@ _ASK_SECONDS = 10.0
 Reader = Annotated[Key, Depends(require("read"))]
 
 
+@router.head("/models", include_in_schema=False)
 @router.get(
     "/models",
     response_model=ModelList,
