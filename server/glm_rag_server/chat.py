@@ -62,7 +62,7 @@ async def plan(context: ServerContext, body: ChatRequest, key: Key) -> Job:
     if kb_name is None:
         kind, make = "chat", partial(chat_pieces, context.models.llm(model), texts, options)
     else:
-        _check_question(texts)
+        _check_question(body, texts)
         await asyncio.to_thread(knowledge_base_or_404, context, kb_name)
         open_ = partial(context.models.assistant, kb_name, model)
         kind = "knowledge_base"
@@ -95,11 +95,11 @@ def which(context: ServerContext, body: ChatRequest) -> tuple[str | None, str]:
     return named, context.models.name
 
 
-def _check_question(texts: list[tuple[str, str]]) -> None:
+def _check_question(body: ChatRequest, texts: list[tuple[str, str]]) -> None:
     role, text = texts[-1]
     if role != "user" or not text.strip():
         message = "the last message must be the user's question"
-        raise ApiError(400, message, param=f"messages.{len(texts) - 1}")
+        raise ApiError(400, message, param=f"messages.{len(body.messages) - 1}")
 
 
 @dataclass

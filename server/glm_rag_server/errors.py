@@ -24,6 +24,7 @@ from glm_rag.errors import (
     KnowledgeBaseNotFoundError,
     MissingDependencyError,
     ModelError,
+    StoreUnavailableError,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _KINDS: tuple[tuple[type[GlmRagError], int, str | None], ...] = (
     (ConfigError, 400, None),
     (DocumentError, 400, "unreadable_document"),
     (KnowledgeBaseNotFoundError, 404, "knowledge_base_not_found"),
+    (StoreUnavailableError, 503, "store_unavailable"),
     (KnowledgeBaseBusyError, 409, "knowledge_base_busy"),
     (KnowledgeBaseError, 409, "knowledge_base_error"),
     (ModelError, 503, "model_unavailable"),
@@ -116,7 +118,8 @@ def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
             message = hide(message)
         for kind, status, code in _KINDS:
             if isinstance(error, kind):
-                return ApiError(status, message, code=code)
+                headers = {"Retry-After": "5"} if kind is StoreUnavailableError else None
+                return ApiError(status, message, code=code, headers=headers)
         return ApiError(500, message)
     return ApiError(500, "the server failed; its log says where, under this request's id")
 
@@ -134,8 +137,8 @@ def install(app: FastAPI, hide: Hide) -> None:
 
 
 def _invalid(problems: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
-    """The first problem that validation found; what was sent is not repeated."""
-    problem = problems[0]
+    """The problem that validation found deepest; what was sent is not repeated."""
+    problem = max(problems, key=lambda one: (_param(one, body) or "").count("."))
     if problem["type"] == "json_invalid":
         return ApiError(400, "the body is no valid JSON", code="invalid_json")
     if tuple(problem["loc"]) == ("body",):
@@ -161,17 +164,15 @@ def _param(problem: Mapping[str, Any], body: Any) -> str | None:
 
     Between these pydantic names the forms that it tried, as `list[str]`.
     """
-    first, *way = problem["loc"]
+    first, *way = problem["loc"] or ("body",)
     if first not in _BODY_PARTS:
         way = [first, *way]
     if first != "body" or body is None:
         return ".".join(map(str, way)) or None
     where, value = [], body
     for part in way:
-        is_there = part in value if isinstance(value, Mapping) else False
-        if isinstance(value, list) and isinstance(part, int):
-            is_there = part < len(value)
-        if is_there:
+        is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if is_item or (isinstance(value, Mapping) and part in value):
             value = value[part]
             where.append(str(part))
     if problem["type"] == "missing":

@@ -79,9 +79,12 @@ def completion_pieces(
 ) -> Generator[Piece, None, None]:
     """How the model goes on with texts, or with token ids, special ones included; in order."""
     params, engine = llm.sampling(overrides=options), llm.open()
+    encode = engine.tokenizer.encode_prompt
+    given = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    for ids in given:
+        engine.check_prompt(ids)
     total = Usage(0, 0)
-    for index, prompt in enumerate(prompts):
-        ids = engine.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+    for index, ids in enumerate(given):
         reason, usage = "stop", Usage(0, 0)
         with closing(llm.run(engine, ids, params)) as deltas:
             for delta in deltas:
@@ -89,7 +92,7 @@ def completion_pieces(
                     yield Piece(delta.text, index=index)
                 reason, usage = delta.finish_reason or reason, delta.usage or usage
         total = _sum(total, usage)
-        end = End(reason, total) if index == len(prompts) - 1 else None
+        end = End(reason, total) if index == len(given) - 1 else None
         yield Piece(index=index, reason=reason, end=end)
 
 
