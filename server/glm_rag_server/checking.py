@@ -36,7 +36,7 @@ def absent_folders(settings: Settings) -> list[Path]:
 
 
 def _check_models(settings: Settings) -> None:
-    named = {name: "server.models" for name in settings.server.models}
+    named = dict.fromkeys(settings.server.models, "server.models")
     if settings.llm.backend == "chatglm2":
         named.setdefault(settings.model.name, "model.name")
     for name, where in named.items():

@@ -149,9 +149,10 @@ def _invalid(problems: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
             message = "the body is no JSON object: send one, with Content-Type: application/json"
             return ApiError(400, message, code="invalid_json")
     param = _param(problem, body)
-    # One for each form that a field may have, as text or list.
-    texts = dict.fromkeys(_said(one) for one in problems if _param(one, body) == param)
-    text = ", or: ".join(texts)
+    # One for each form that a field may have; what has one of them is told of that.
+    same = [one for one in problems if _param(one, body) == param]
+    same = [one for one in same if not one["type"].endswith("_type")] or same
+    text = ", or: ".join(dict.fromkeys(map(_said, same)))
     return ApiError(400, f"{param}: {text}" if param else text, param=param)
 
 
