@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
         while time.monotonic() < end and not self.force_exit:
             await asyncio.sleep(_LOOK_SECONDS)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
 
     async def _tasks_end(self) -> None:
         """Those whose client is gone end by themselves; wait for it, though not long."""
