@@ -36,8 +36,9 @@ async def list_models(request: Request, _key: Reader) -> dict[str, Any]:
     context = context_of(request)
     found = await _plain(context)
     # A store that is down keeps nobody from asking the model; `/kb` says what is wrong with it.
-    with suppress(KnowledgeBaseError):
-        found += await _bases(context)
+    with suppress(KnowledgeBaseError, TimeoutError):
+        async with asyncio.timeout(_ASK_SECONDS):
+            found += await _bases(context)
     return {"object": "list", "data": found}
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("glm_rag_server")
 
+_UVICORN = logging.getLogger("uvicorn.error")
 _BACKLOG = 256
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 2.0
@@ -81,6 +82,13 @@ class Server(uvicorn.Server):
     uvicorn itself would break off the coroutines, and take that for faults of theirs.
     """
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the end."""
+        try:
+            super().run(sockets)
+        finally:
+            _UVICORN.disabled = False
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin nothing new, let what runs finish; with `force_exit` at once."""
         context: ServerContext = self.config.app.state.context  # type: ignore[union-attr]
@@ -91,7 +99,7 @@ class Server(uvicorn.Server):
             await due
             await self._tasks_end()
             # What is left is broken off with the loop, on purpose.
-            logging.getLogger("uvicorn.error").disabled = True
+            _UVICORN.disabled = True
         due.cancel()
 
     async def _hang_up(self, seconds: float) -> None:

@@ -32,6 +32,7 @@ CHANNEL_OPTIONS = {
     # gRPC waits longer and longer, up to two minutes, before it looks for a server that was gone.
     "grpc.max_reconnect_backoff_ms": 5_000,
 }
+_NO_SUCH = ("not exist", "not found", "can't find")
 _NOBODY = ("fail connecting", "unavailable", "deadline")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -334,6 +335,8 @@ def _explain(message: str, uri: str) -> str:
     said = line.lower()
     if "milvus-lite is required" in said:
         return "a file as store.uri needs milvus-lite: run pip install milvus-lite"
+    if "collection" in said and any(words in said for words in _NO_SUCH):
+        return f"Milvus at {uri}: the knowledge base was deleted or renamed meanwhile: look again"
     if "open local milvus failed" in said:
         return f"cannot open {uri}: its folder must exist, and one process uses it at a time"
     if "auth" in said or "unauthenticated" in said or "permission" in said:

@@ -107,6 +107,8 @@ def test_without_pymilvus_the_extra_is_named(command, home, monkeypatch):
         ("auth check failure, please check api key is correct", "refuses the token"),
         ("Fail connecting to server on x, illegal connection", "no Milvus answers"),
         ("database 'nope' does not exist", "correct store.database"),
+        ("collection 'glm_rag_a_meta' does not exist", "was deleted or renamed meanwhile"),
+        ("can't find collection[database=default][collection=glm_rag_a]", "was deleted or renamed"),
         ("unknown method GetLoadState for service", "too old"),
         ("something\nelse", "something else"),
     ],
