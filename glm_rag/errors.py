@@ -50,6 +50,10 @@ class KnowledgeBaseNotFoundError(KnowledgeBaseError):
     """No knowledge base of that name exists: ingest something into it first."""
 
 
+class StoreUnavailableError(KnowledgeBaseError):
+    """The server that holds the knowledge bases does not answer: try again when it does."""
+
+
 class KnowledgeBaseBusyError(KnowledgeBaseError):
     """Another process is writing into the knowledge base: try again when it is done."""
 

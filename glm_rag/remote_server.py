@@ -191,8 +191,9 @@ class RemoteServer:
             return ConfigError(f"{self.url} refuses the API key ({said}): set GLM_RAG_LLM__API_KEY")
         if _is_too_long(error, said):
             return ContextWindowError(
-                f"{self.url} finds the prompt too long ({said}): set llm.context_window to what it "
-                "reads and llm.tokenizer to the model's folder, so that tokens are counted exactly"
+                f"{self.url} finds the prompt too long ({said}): shorten it. If it fits by our "
+                "count, set llm.context_window to what the model reads, and llm.tokenizer to its "
+                "folder"
             )
         if isinstance(error, library.NotFoundError):
             return ModelNotFoundError(

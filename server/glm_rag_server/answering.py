@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,7 +41,7 @@ class Form(Protocol):
         """The token counts, behind everything."""
         ...
 
-    def whole(self, text: str, end: End) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], end: End) -> dict[str, Any]:
         """The answer in one piece."""
         ...
 
@@ -76,8 +76,7 @@ async def respond(request: Request, key: Key, job: Job) -> Response:
     record.kind, record.model, record.question = job.kind, job.model, job.question
     news = follow(request, key, job)
     if not job.stream:
-        text, end = await unless_gone(request, _collect(news))
-        return JSONResponse(job.form.whole(text, end))
+        return JSONResponse(job.form.whole(*await unless_gone(request, _collect(news))))
     first = await unless_gone(request, _next(news))
     headers = {"x-queue-ahead": str(first.ahead)} if isinstance(first, Queued) else None
     return EventStream(_events(request, job, first, news), headers)
@@ -110,18 +109,15 @@ async def _next(news: AsyncGenerator[News, None]) -> News:
     return await anext(news)
 
 
-async def _collect(news: AsyncGenerator[News, None]) -> tuple[str, End]:
-    text, end = "", None
+async def _collect(news: AsyncGenerator[News, None]) -> tuple[list[Piece], End]:
     try:
-        async for item in news:
-            if isinstance(item, Piece):
-                text += item.text
-                end = item.end or end
+        pieces = [item async for item in news if isinstance(item, Piece)]
     finally:
         await news.aclose()
+    end = pieces[-1].end if pieces else None
     if end is None:
         raise RuntimeError("an answer always has an end")
-    return end.extension.get("text") or text, end
+    return pieces, end
 
 
 async def _events(
@@ -138,7 +134,7 @@ async def _events(
                 opened = True
                 for chunk in form.opening():
                     yield event(chunk)
-            if item.text or item.marks or item.end:
+            if item.text or item.marks or item.reason or item.end:
                 yield event(form.chunk(item))
             if item.end is not None and job.wants_usage:
                 yield event(form.usage_chunk(item.end))

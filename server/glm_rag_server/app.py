@@ -69,7 +69,8 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["*"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            # Clients name headers of their own there, as OpenAI's does (x-stainless-...).
+            allow_headers=["*"],
             expose_headers=["x-request-id", "x-queue-ahead", "retry-after"],
         )
     app.add_middleware(RequestLog, context=context)

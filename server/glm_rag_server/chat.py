@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -62,7 +62,7 @@ async def plan(context: ServerContext, body: ChatRequest, key: Key) -> Job:
     if kb_name is None:
         kind, make = "chat", partial(chat_pieces, context.models.llm(model), texts, options)
     else:
-        _check_question(texts)
+        _check_question(body, texts)
         await asyncio.to_thread(knowledge_base_or_404, context, kb_name)
         open_ = partial(context.models.assistant, kb_name, model)
         kind = "knowledge_base"
@@ -95,11 +95,11 @@ def which(context: ServerContext, body: ChatRequest) -> tuple[str | None, str]:
     return named, context.models.name
 
 
-def _check_question(texts: list[tuple[str, str]]) -> None:
+def _check_question(body: ChatRequest, texts: list[tuple[str, str]]) -> None:
     role, text = texts[-1]
     if role != "user" or not text.strip():
         message = "the last message must be the user's question"
-        raise ApiError(400, message, param=f"messages.{len(texts) - 1}")
+        raise ApiError(400, message, param=f"messages.{len(body.messages) - 1}")
 
 
 @dataclass
@@ -125,7 +125,7 @@ class ChatForm:
         delta = {"content": piece.text} if piece.text else {}
         if piece.end is None:
             return self._chunk(delta, marks=piece.marks)
-        return self._chunk(delta, finish_reason(piece.end), piece.end.extension)
+        return self._chunk(delta, finish_reason(piece.end.finish_reason), piece.end.extension)
 
     def usage_chunk(self, end: End) -> dict[str, Any]:
         """The counts, without a choice."""
@@ -135,14 +135,15 @@ class ChatForm:
             "usage": usage_body(end.usage),
         }
 
-    def whole(self, text: str, end: End) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], end: End) -> dict[str, Any]:
         """The answer in one piece."""
+        text = end.extension.get("text") or "".join(piece.text for piece in pieces)
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
             "index": 0,
             "message": message,
             "logprobs": None,
-            "finish_reason": finish_reason(end),
+            "finish_reason": finish_reason(end.finish_reason),
         }
         body = {
             **self._head("chat.completion"),

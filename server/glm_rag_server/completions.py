@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -35,17 +38,19 @@ router = APIRouter(prefix="/v1", tags=[OPENAI], responses=errors(400, 404, 408, 
 async def completions(
     body: CompletionRequest, request: Request, key: Annotated[Key, Depends(require("read"))]
 ) -> Response:
-    """Without chat format, as for few-shot prompts and code."""
+    """Without chat format, as for few-shot prompts and code. Several prompts take one place in the
+    queue, one after another; each has a choice, whose `index` says which it is.
+    """
     models = context_of(request).models
     refuse_unsupported(body)
-    prompt, options = body.given(), body.sampling()
+    prompts, options = body.given(), body.sampling()
     llm = models.completion_llm(models.check(body.model))
     job = Job(
         kind="completion",
         model=body.model,
-        make=partial(completion_pieces, llm, prompt, options),
+        make=partial(completion_pieces, llm, prompts, options),
         form=CompletionForm(body.model),
-        question=prompt if isinstance(prompt, str) else "",
+        question="\n".join(prompt for prompt in prompts if isinstance(prompt, str)),
         stream=bool(body.stream),
         wants_usage=body.wants_usage,
     )
@@ -65,24 +70,34 @@ class CompletionForm:
         return []
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
-        """A piece of the text."""
-        return self._body(piece.text, finish_reason(piece.end) if piece.end else None)
+        """A piece of one of the texts."""
+        return self._body([_choice(piece.index, piece.text, piece.reason)])
 
     def usage_chunk(self, end: End) -> dict[str, Any]:
         """The counts, without a choice."""
-        return {**self._body("", None), "choices": [], "usage": usage_body(end.usage)}
+        return {**self._body([]), "usage": usage_body(end.usage)}
 
-    def whole(self, text: str, end: End) -> dict[str, Any]:
-        """The text in one piece."""
-        return {**self._body(text, finish_reason(end)), "usage": usage_body(end.usage)}
+    def whole(self, pieces: Sequence[Piece], end: End) -> dict[str, Any]:
+        """Each text in one piece."""
+        texts = groupby(pieces, attrgetter("index"))  # they come one after another
+        choices = [_whole(index, list(parts)) for index, parts in texts]
+        return {**self._body(choices), "usage": usage_body(end.usage)}
 
-    def _body(self, text: str, reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    def _body(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [choice],
+            "choices": choices,
             "system_fingerprint": None,
         }
+
+
+def _whole(index: int, parts: Sequence[Piece]) -> dict[str, Any]:
+    return _choice(index, "".join(piece.text for piece in parts), parts[-1].reason)
+
+
+def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
+    known = None if reason is None else finish_reason(reason)
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": known}

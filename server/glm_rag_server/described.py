@@ -52,14 +52,16 @@ _DESCRIPTIONS = {
     413: "the request is too large",
     415: "the documents are not sent as a form",
     429: "everything is in use: wait `Retry-After` seconds",
-    503: "the model is not here, or the server is ending",
+    503: "the model is not here, the store does not answer, or the server is ending",
     507: "the server's disk is full",
 }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses as FastAPI's `responses`; 401 and 403 are among them, whatever is asked."""
-    wanted = sorted({401, 403, *statuses})
+    # Where the state of a knowledge base can be in the way, its store can be, too.
+    store = {503} if 409 in statuses else set()
+    wanted = sorted({401, 403, *store, *statuses})
     return {one: {"model": ErrorBody, "description": _DESCRIPTIONS[one]} for one in wanted}
 
 

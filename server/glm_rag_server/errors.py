@@ -24,6 +24,7 @@ from glm_rag.errors import (
     KnowledgeBaseNotFoundError,
     MissingDependencyError,
     ModelError,
+    StoreUnavailableError,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _KINDS: tuple[tuple[type[GlmRagError], int, str | None], ...] = (
     (ConfigError, 400, None),
     (DocumentError, 400, "unreadable_document"),
     (KnowledgeBaseNotFoundError, 404, "knowledge_base_not_found"),
+    (StoreUnavailableError, 503, "store_unavailable"),
     (KnowledgeBaseBusyError, 409, "knowledge_base_busy"),
     (KnowledgeBaseError, 409, "knowledge_base_error"),
     (ModelError, 503, "model_unavailable"),
@@ -107,7 +109,7 @@ def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        return _invalid(error.errors())
+        return _invalid(error.errors(), error.body)
     if isinstance(error, HTTPException):
         return _http(error)
     if isinstance(error, GlmRagError):
@@ -116,7 +118,8 @@ def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
             message = hide(message)
         for kind, status, code in _KINDS:
             if isinstance(error, kind):
-                return ApiError(status, message, code=code)
+                headers = {"Retry-After": "5"} if kind is StoreUnavailableError else None
+                return ApiError(status, message, code=code, headers=headers)
         return ApiError(500, message)
     return ApiError(500, "the server failed; its log says where, under this request's id")
 
@@ -133,20 +136,49 @@ def install(app: FastAPI, hide: Hide) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def _invalid(problems: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first problem that validation found; what was sent is not repeated."""
-    problem = problems[0]
+def _invalid(problems: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+    """The problem that validation found deepest; what was sent is not repeated."""
+    problem = max(problems, key=lambda one: (_param(one, body) or "").count("."))
     if problem["type"] == "json_invalid":
         return ApiError(400, "the body is no valid JSON", code="invalid_json")
-    if tuple(problem["loc"]) == ("body",) and problem["type"] == "model_attributes_type":
-        message = "the body is no JSON object: send one, with Content-Type: application/json"
-        return ApiError(400, message, code="invalid_json")
-    where = [str(part) for part in problem["loc"]]
-    if where and where[0] in _BODY_PARTS:
-        where = where[1:]
-    param = ".".join(where) or None
-    text = str(problem["msg"]).removeprefix("Value error, ")
+    if tuple(problem["loc"]) == ("body",):
+        if problem["type"] == "missing":
+            message = "the body is missing: send a JSON object, with Content-Type: application/json"
+            return ApiError(400, message, code="invalid_json")
+        if problem["type"] == "model_attributes_type":
+            message = "the body is no JSON object: send one, with Content-Type: application/json"
+            return ApiError(400, message, code="invalid_json")
+    param = _param(problem, body)
+    # One for each form that a field may have; what has one of them is told of that.
+    same = [one for one in problems if _param(one, body) == param]
+    same = [one for one in same if not one["type"].endswith("_type")] or same
+    text = ", or: ".join(dict.fromkeys(map(_said, same)))
     return ApiError(400, f"{param}: {text}" if param else text, param=param)
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _param(problem: Mapping[str, Any], body: Any) -> str | None:
+    """The field that is wrong: of the way to it, what stands in the request.
+
+    Between these pydantic names the forms that it tried, as `list[str]`.
+    """
+    first, *way = problem["loc"] or ("body",)
+    if first not in _BODY_PARTS:
+        way = [first, *way]
+    if first != "body" or body is None:
+        return ".".join(map(str, way)) or None
+    where, value = [], body
+    for part in way:
+        is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if is_item or (isinstance(value, Mapping) and part in value):
+            value = value[part]
+            where.append(str(part))
+    if problem["type"] == "missing":
+        where.append(str(way[-1]))
+    return ".".join(where) or None
 
 
 def _http(error: HTTPException) -> ApiError:

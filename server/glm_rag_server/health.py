@@ -24,12 +24,14 @@ _LOOK_SECONDS = 10.0
 log = logging.getLogger("glm_rag_server")
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Tell whether the server lives", response_description="it does")
 async def healthz() -> dict[str, str]:
     """It does, if this comes."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Tell whether it can answer",

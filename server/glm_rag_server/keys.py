@@ -69,12 +69,17 @@ class Key:
 class KeyStore:
     """Keys in one SQLite file, made with the first key. Any thread and process may use it.
 
+    Attributes:
+        always: requests need a key also where there are none, so that a server which other
+            computers reach stays locked when its file is lost.
+
     Raises:
         GlmRagError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.always = False
         self._lock = threading.Lock()
 
     def create(self, name: str, scope: Scope) -> str:
@@ -137,8 +142,8 @@ class KeyStore:
     def required(self) -> bool:
         """Whether requests need a key: from the first one on, so that revoking the last one
         locks the server and does not open it."""
-        if not self.path.is_file():
-            return False
+        if self.always or not self.path.is_file():
+            return self.always
         with self._connection() as connection:
             return connection.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
 

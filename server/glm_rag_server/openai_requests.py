@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from glm_rag_server.errors import ApiError
 
 MAX_INPUTS = 2048
+# They hold one place, one after another.
+MAX_PROMPTS = 128
 
 
 def _whole(text: str) -> str:
@@ -54,6 +56,8 @@ _NEUTRAL_COMPLETION: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "suffix": ("",),
 }
+# Where these say "none", nothing is to be called.
+_CHOICES = {"tools": "tool_choice", "functions": "function_call"}
 _HINTS = {
     "n": "ask several times instead",
     "tools": "the model was not trained to call tools",
@@ -161,16 +165,21 @@ class ChatRequest(SamplingRequest):
         return options
 
     def texts(self) -> list[tuple[str, str]]:
-        """(role, text) of all messages.
+        """(role, text) of all messages, those of the system first, in one.
+
+        Prompts have a place for instructions at their head only, and many clients send some later.
 
         Raises:
             ApiError: a message holds something else than text.
         """
-        return [
-            ("system" if message.role == "developer" else message.role,
-             message.text(f"messages.{number}"))
-            for number, message in enumerate(self.messages)
-        ]  # fmt: skip
+        system, dialogue = [], []
+        for number, message in enumerate(self.messages):
+            text = message.text(f"messages.{number}")
+            if message.role in ("system", "developer"):
+                system.append(text)
+            else:
+                dialogue.append((str(message.role), text))
+        return [("system", "\n\n".join(filter(None, system))), *dialogue] if system else dialogue
 
 
 class CompletionRequest(SamplingRequest):
@@ -178,22 +187,21 @@ class CompletionRequest(SamplingRequest):
 
     model: Text
     prompt: Text | list[Text] | list[int] | list[list[int]] = Field(
-        description="one prompt, as text or as token ids of the model; alone or in a list"
+        description="as text or as token ids of the model; a list has a choice for each"
     )
 
-    def given(self) -> str | list[int]:
-        """The prompt, as text or as token ids.
+    def given(self) -> list[str | list[int]]:
+        """The prompts, as text or as token ids.
 
         Raises:
-            ApiError: several prompts, or none.
+            ApiError: none, or too many.
         """
         given: Sequence[Any] = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        prompts: Sequence[Any] = [given] if given and isinstance(given[0], int) else given
-        if len(prompts) != 1:
-            message = f"send one prompt, not {len(prompts)}: ask once for each"
+        prompts = [given] if given and isinstance(given[0], int) else given
+        if not 1 <= len(prompts) <= MAX_PROMPTS:
+            message = f"send 1 to {MAX_PROMPTS} prompts, not {len(prompts)}"
             raise ApiError(400, message, param="prompt")
-        prompt: str | list[int] = prompts[0]
-        return prompt
+        return list(prompts)
 
 
 class EmbeddingRequest(_Request):
@@ -238,7 +246,7 @@ def refuse_unsupported(request: ChatRequest | CompletionRequest) -> None:
     extra: Mapping[str, Any] = request.model_extra or {}
     for name, accepted in (_NEUTRAL if is_chat else _NEUTRAL_COMPLETION).items():
         value = extra.get(name)
-        if value is None or value in accepted:
+        if value is None or value in accepted or extra.get(_CHOICES.get(name, "")) == "none":
             continue
         hint = _HINTS.get(name, "leave it out")
         raise ApiError(

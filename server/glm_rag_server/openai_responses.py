@@ -122,9 +122,9 @@ class ChatCompletion(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """The one continuation."""
+    """The continuation of one prompt; `index` counts them from 0."""
 
-    index: int = 0
+    index: int
     text: str
     logprobs: None = None
     finish_reason: Literal["stop", "length"]

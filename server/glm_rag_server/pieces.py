@@ -43,11 +43,16 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text. `marks` are the citations that it completed; `end` stands on the last one."""
+    """Some text. `marks` are the citations that it completed; `end` stands on the last one.
+
+    `index` counts prompts where there are several, and `reason` ends one of them.
+    """
 
     text: str = ""
     marks: dict[str, Any] = field(default_factory=dict)
     end: End | None = None
+    index: int = 0
+    reason: str | None = None
 
 
 def chat_pieces(
@@ -70,18 +75,33 @@ def chat_pieces(
 
 
 def completion_pieces(
-    llm: LocalModel, prompt: str | Sequence[int], options: Mapping[str, Any]
+    llm: LocalModel, prompts: Sequence[str | Sequence[int]], options: Mapping[str, Any]
 ) -> Generator[Piece, None, None]:
-    """How the model goes on with a text, or with token ids, special ones included."""
+    """How the model goes on with texts, or with token ids, special ones included; in order."""
     params, engine = llm.sampling(overrides=options), llm.open()
-    ids = engine.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
-    reason, usage = "stop", Usage(0, 0)
-    with closing(llm.run(engine, ids, params)) as deltas:
-        for delta in deltas:
-            if delta.text:
-                yield Piece(delta.text)
-            reason, usage = delta.finish_reason or reason, delta.usage or usage
-    yield Piece(end=End(reason, usage))
+    encode = engine.tokenizer.encode_prompt
+    given = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    for ids in given:
+        engine.check_prompt(ids)
+    total = Usage(0, 0)
+    for index, ids in enumerate(given):
+        reason, usage = "stop", Usage(0, 0)
+        with closing(llm.run(engine, ids, params)) as deltas:
+            for delta in deltas:
+                if delta.text:
+                    yield Piece(delta.text, index=index)
+                reason, usage = delta.finish_reason or reason, delta.usage or usage
+        total = _sum(total, usage)
+        end = End(reason, total) if index == len(given) - 1 else None
+        yield Piece(index=index, reason=reason, end=end)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens,
+        one.cached_tokens + other.cached_tokens,
+    )
 
 
 def answer_pieces(

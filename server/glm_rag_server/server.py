@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import math
 import signal
 import socket
 import threading
+import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ import uvicorn
 from glm_rag.errors import ConfigError, GlmRagError
 from glm_rag_server import logs
 from glm_rag_server.app import create_app
+from glm_rag_server.checking import absent_folders, check
 from glm_rag_server.connection import hasty
 from glm_rag_server.errors import as_api_error
 
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("glm_rag_server")
 
+_UVICORN = logging.getLogger("uvicorn.error")
 _BACKLOG = 256
+_LOOK_SECONDS = 0.05
+_END_SECONDS = 2.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,37 +42,79 @@ def run(settings: Settings, host: str, port: int, *, verbose: bool = False) -> N
     """Serve until a signal comes.
 
     Raises:
-        ConfigError: the address needs a key and there is none, or the port cannot be had.
+        ConfigError: the settings can never work, the address needs a key and there is none, or the
+            port cannot be had.
     """
+    check(settings)
     app = create_app(settings)
     context: ServerContext = app.state.context
-    is_open = not any(key.revoked is None for key in context.keys.all())
-    if is_open and not is_loopback(host):
-        raise ConfigError(
-            f"{host} is reachable from other computers: make a key first with "
-            "glm-rag keys create NAME"
-        )
+    lock(context, host)
     logs.configure(logging.DEBUG if verbose else logging.INFO)
+    for folder in absent_folders(settings):
+        log.warning("server.allowed_folders: there is no folder %s", folder)
     with listen(host, port) as sock:
         typer.echo(f"glm-rag serves {address(sock)} (Ctrl-C ends it)")
         threading.Thread(target=_load, args=(context,), daemon=True).start()
         # uvicorn raises the signal again when it is done; without this it would end us.
         before = {number: signal.signal(number, _ignore) for number in _ENDING}
         try:
-            _Server(config_of(app)).run(sockets=[sock])
+            Server(config_of(app)).run(sockets=[sock])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which also tells who waits when the end begins."""
+def lock(context: ServerContext, host: str) -> None:
+    """Let nobody in without a key where other computers reach us, whatever becomes of the file."""
+    if is_loopback(host):
+        return
+    if all(key.revoked is not None for key in context.keys.all()):
+        raise ConfigError(
+            f"{host} is reachable from other computers: make a key first with "
+            "glm-rag keys create NAME"
+        )
+    context.keys.always = True
+
+
+class Server(uvicorn.Server):
+    """uvicorn, whose end tells who waits, and hangs up on who is still there when it is due.
+
+    uvicorn itself would break off the coroutines, and take that for faults of theirs.
+    """
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the end."""
+        try:
+            super().run(sockets)
+        finally:
+            _UVICORN.disabled = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin nothing new, let what runs finish."""
-        app: FastAPI = self.config.app  # type: ignore[assignment]
-        app.state.context.stop()
+        """Begin nothing new, let what runs finish; with `force_exit` at once."""
+        context: ServerContext = self.config.app.state.context  # type: ignore[union-attr]
+        context.stop()
+        due = asyncio.create_task(self._hang_up(context.settings.server.shutdown_seconds))
         await super().shutdown(sockets)
+        if self.force_exit:
+            await due
+            await self._tasks_end()
+            # What is left is broken off with the loop, on purpose.
+            _UVICORN.disabled = True
+        due.cancel()
+
+    async def _hang_up(self, seconds: float) -> None:
+        """Close all connections after so long, or once somebody insists."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(_LOOK_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    async def _tasks_end(self) -> None:
+        """Those whose client is gone end by themselves; wait for it, though not long."""
+        end = time.monotonic() + _END_SECONDS
+        while self.server_state.tasks and time.monotonic() < end:
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:
@@ -80,7 +128,8 @@ def config_of(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=math.ceil(server.shutdown_seconds),
+        # Behind our own, for what does not end when its client is gone.
+        timeout_graceful_shutdown=math.ceil(server.shutdown_seconds + _END_SECONDS),
     )
 
 

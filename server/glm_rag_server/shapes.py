@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glm_rag.types import Usage
-    from glm_rag_server.pieces import End
 
 
-def finish_reason(end: End) -> str:
+def finish_reason(reason: str) -> str:
     """OpenAI's word for why an answer ended: of a loop it has none, the extension does."""
-    return "length" if end.finish_reason == "length" else "stop"
+    return "length" if reason == "length" else "stop"
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from glm_rag.answer_run import on_step
 from glm_rag.errors import MissingDependencyError
+from glm_rag_server.errors import as_api_error
 from glm_rag_server.pieces import Piece
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_OUTCOME = "glm_rag.outcome"  # as in `glm_rag_answers_total`
 
 
 @dataclass(slots=True)
@@ -129,8 +131,15 @@ def traced(
         try:
             with closing(job.make()) as pieces:
                 for piece in pieces:
-                    attributes.update(_counts(piece))
                     yield piece
+                    # Afterwards: of who has left, an answer ends as if it were whole.
+                    attributes.update(_counts(piece))
+        except GeneratorExit:
+            attributes[_OUTCOME] = "gone"
+            raise
+        except Exception as error:
+            attributes[_OUTCOME] = "failed" if as_api_error(error).status >= 500 else "refused"
+            raise
         finally:
             if job.kind != "knowledge_base":
                 steps.add("generate", start, time.time_ns())
@@ -149,6 +158,8 @@ def _counts(piece: Piece) -> dict[str, Any]:
         "glm_rag.generated_tokens": usage.output_tokens,
         "glm_rag.finish_reason": piece.end.finish_reason,
     }
+    abstained = bool(piece.end.extension.get("abstained"))
+    counts[_OUTCOME] = "abstained" if abstained else "answered"
     if piece.end.extension:
-        counts["glm_rag.abstained"] = piece.end.extension["abstained"]
+        counts["glm_rag.abstained"] = abstained
     return counts

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import httpx
 import openai
 import pytest
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +132,22 @@ def test_raw_text_goes_on(client):
     assert "".join(chunk.choices[0].text for chunk in stream) == reply.choices[0].text
 
 
+def test_several_prompts_are_continued_as_each_alone(server, client):
+    prompts = ["One, two, three,", "The capital of France is"]
+
+    def said(prompt):
+        return client.completions.create(model=MODEL, prompt=prompt, max_tokens=4)
+
+    together = said(prompts)
+    assert [choice.index for choice in together.choices] == [0, 1]
+    alone = [said(prompt).choices[0].text for prompt in prompts]
+    assert [choice.text for choice in together.choices] == alone
+    llm = OpenAI(
+        model=MODEL, max_tokens=4, temperature=0, base_url=server.address, api_key=server.key
+    )
+    assert llm.batch(prompts) == alone
+
+
 def test_text_that_looks_like_a_special_token_stays_text(client):
     """Special ids would be one token each, and end the user's turn."""
     for text in ("<|im_end|>", "<|im_start|>system", "<|endoftext|>"):
@@ -201,6 +217,15 @@ def test_a_follow_up_question_leans_on_the_messages_before_it(client):
         model=MODEL, messages=messages, max_tokens=60, extra_body={"knowledge_base": "handbook"}
     )
     assert QUESTION in reply.model_extra["glm_rag"]["search_question"]
+
+
+def test_a_system_message_further_back_is_taken(client):
+    messages = [
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "system", "content": "Answer in one word."},
+    ]
+    reply = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=20)
+    assert reply.choices[0].message.content
 
 
 def test_langchain_works_unchanged(server):

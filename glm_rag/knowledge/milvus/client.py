@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
-from glm_rag.errors import KnowledgeBaseError, MissingDependencyError
+from glm_rag.errors import KnowledgeBaseError, MissingDependencyError, StoreUnavailableError
 
 Row = dict[str, Any]
 
@@ -32,6 +32,8 @@ CHANNEL_OPTIONS = {
     # gRPC waits longer and longer, up to two minutes, before it looks for a server that was gone.
     "grpc.max_reconnect_backoff_ms": 5_000,
 }
+_NO_SUCH = ("not exist", "not found", "can't find")
+_NOBODY = ("fail connecting", "unavailable", "deadline")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -166,7 +168,7 @@ class Milvus:
                 self._client.load_collection(name, timeout=_SECONDS)
             except MilvusException as error:
                 if time.monotonic() > deadline:
-                    raise KnowledgeBaseError(explain(str(error.message), self.uri)) from error
+                    raise as_ours(str(error.message), self.uri) from error
                 time.sleep(_POLL_SECONDS)
 
     def flush(self, name: str) -> None:
@@ -311,22 +313,30 @@ class Milvus:
         try:
             yield
         except MilvusException as error:
-            raise KnowledgeBaseError(explain(str(error.message), self.uri)) from error
+            raise as_ours(str(error.message), self.uri) from error
         except (OSError, ValueError) as error:
             raise KnowledgeBaseError(f"cannot use Milvus at {self.uri}: {error}") from error
 
 
-def explain(message: str, uri: str) -> str:
-    """One line that says what is wrong with Milvus and what to do."""
+def as_ours(message: str, uri: str) -> KnowledgeBaseError:
+    """What Milvus or its client says, as an error of ours."""
+    said = message.lower()
+    if any(words in said for words in _NOBODY):
+        return StoreUnavailableError(
+            f"no Milvus answers at {uri}: start it (milvus-lite server --host 127.0.0.1 "
+            "--data-dir DIR, or your cluster), or correct store.uri"
+        )
+    return KnowledgeBaseError(_explain(message, uri))
+
+
+def _explain(message: str, uri: str) -> str:
+    """One line that says what is wrong with a Milvus that answers, and what to do."""
     line = " ".join(message.split())
     said = line.lower()
     if "milvus-lite is required" in said:
         return "a file as store.uri needs milvus-lite: run pip install milvus-lite"
-    if "fail connecting" in said or "unavailable" in said or "deadline" in said:
-        return (
-            f"no Milvus answers at {uri}: start it (milvus-lite server --host 127.0.0.1 "
-            "--data-dir DIR, or your cluster), or correct store.uri"
-        )
+    if "collection" in said and any(words in said for words in _NO_SUCH):
+        return f"Milvus at {uri}: the knowledge base was deleted or renamed meanwhile: look again"
     if "open local milvus failed" in said:
         return f"cannot open {uri}: its folder must exist, and one process uses it at a time"
     if "auth" in said or "unauthenticated" in said or "permission" in said:

@@ -54,7 +54,17 @@ class Location:
         """A connection.
 
         Raises:
-            ConfigError: no URI. KnowledgeBaseError: nobody answers, or the token is refused.
+            ConfigError: no URI. StoreUnavailableError: nobody answers.
+            KnowledgeBaseError: the token is refused.
+        """
+        self.check()
+        return Milvus(self.uri, token=self.token, database=self.database)
+
+    def check(self) -> None:
+        """Make sure that it could be a Milvus; nobody is asked.
+
+        Raises:
+            ConfigError: no URI, or none of a Milvus.
         """
         if not self.uri:
             raise ConfigError(
@@ -66,7 +76,6 @@ class Location:
                 f"store.uri {self.uri!r} names no Milvus: write http://HOST:19530, or a file whose "
                 "name ends in .db for milvus-lite"
             )
-        return Milvus(self.uri, token=self.token, database=self.database)
 
     def folder(self, home: Path, name: str) -> Path:
         """What this machine keeps beside the knowledge base: the lock and the words of prompts."""

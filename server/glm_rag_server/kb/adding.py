@@ -30,6 +30,7 @@ from glm_rag_server.kb.work import ingesting
 router = APIRouter(prefix="/kb", tags=[DOCUMENTS], responses=errors(400, 404, 408, 409, 413))
 
 _JOB = "the job: not over yet (202), or over (200)"
+_EVERYTHING = requests.IngestRequest()  # without a body
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -129,10 +130,10 @@ def _disk_errors() -> Iterator[None]:
 async def ingest(
     key: Writer,
     kb: Opened,
-    wanted: requests.IngestRequest,
     response: Response,
     context: Context,
     state: TheState,
+    wanted: requests.IngestRequest = _EVERYTHING,
     wait: Wait = 0,
 ) -> schemas.Job:
     """Files and folders inside `server.allowed_folders`; without `paths` everything that was

@@ -16,6 +16,8 @@ from glm_rag_server.kb.work import rebuilding, verifying
 router = APIRouter(prefix="/kb", tags=[CARE], responses=errors(400, 404, 409))
 
 _JOB = "the job: not over yet (202), or over (200)"
+# Without a body.
+_REBUILD, _WARM = requests.RebuildRequest(), requests.WarmRequest()
 
 
 @router.post(
@@ -59,10 +61,10 @@ def verify_citations(kb: Opened, wanted: requests.CitationsRequest) -> schemas.C
 async def rebuild(
     key: Admin,
     kb: Opened,
-    wanted: requests.RebuildRequest,
     response: Response,
     context: Context,
     state: TheState,
+    wanted: requests.RebuildRequest = _REBUILD,
     wait: Wait = 0,
 ) -> schemas.Job:
     """Keyword index, totals and vector index, on request all vectors. A job that is stopped leaves
@@ -84,10 +86,10 @@ async def rebuild(
 async def warm(
     key: Writer,
     kb: Opened,
-    wanted: requests.WarmRequest,
     response: Response,
     context: Context,
     state: TheState,
+    wanted: requests.WarmRequest = _WARM,
     wait: Wait = 0,
 ) -> schemas.Job:
     """With the model and onto the disk, the most central ones first, so that answers from them

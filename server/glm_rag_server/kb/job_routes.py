@@ -18,7 +18,7 @@ from glm_rag_server.kb import schemas, views
 from glm_rag_server.kb.job import Job
 from glm_rag_server.kb.state import READ, WRITE, Context, Name, TheState, not_found
 
-router = APIRouter(prefix="/kb", tags=[JOBS], responses=errors(400, 404))
+router = APIRouter(prefix="/kb", tags=[JOBS], responses=errors(400, 404, 503))
 
 _LOOK_SECONDS = 0.05
 _TELL_SECONDS = 0.5

@@ -49,7 +49,14 @@ def _whole(text: str) -> str:
     return text
 
 
+def _asked(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty: send a question")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_whole)]
+Question = Annotated[Text, AfterValidator(_asked)]
 Filter = Annotated[dict[str, Any] | None, AfterValidator(_usable_filter)]
 
 
@@ -120,7 +127,7 @@ class RebuildRequest(_Taken):
 class SearchRequest(_Taken):
     """A question, and where to look."""
 
-    query: Text = Field(max_length=20_000, examples=["How long is parental leave?"])
+    query: Question = Field(max_length=20_000, examples=["How long is parental leave?"])
     k: int | None = Field(None, ge=1, le=100, description="passages; default: retrieval.k")
     filter: Filter = Field(
         None,

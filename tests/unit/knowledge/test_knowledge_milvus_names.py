@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from glm_rag.cli.main import app
 from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
 from glm_rag.knowledge.milvus import tables
-from glm_rag.knowledge.milvus.client import Milvus, explain, quoted
+from glm_rag.knowledge.milvus.client import Milvus, as_ours, quoted
 from glm_rag.knowledge.milvus.naming import Location, delete_in, list_in, rename_in
 
 
@@ -107,12 +107,14 @@ def test_without_pymilvus_the_extra_is_named(command, home, monkeypatch):
         ("auth check failure, please check api key is correct", "refuses the token"),
         ("Fail connecting to server on x, illegal connection", "no Milvus answers"),
         ("database 'nope' does not exist", "correct store.database"),
+        ("collection 'glm_rag_a_meta' does not exist", "was deleted or renamed meanwhile"),
+        ("can't find collection[database=default][collection=glm_rag_a]", "was deleted or renamed"),
         ("unknown method GetLoadState for service", "too old"),
         ("something\nelse", "something else"),
     ],
 )
 def test_errors_say_what_to_do_in_one_line(said, told):
-    line = explain(said, "http://h:1")
+    line = str(as_ours(said, "http://h:1"))
     assert told in line
     assert "\n" not in line
 

@@ -18,7 +18,7 @@ from glm_rag.errors import KnowledgeBaseNotFoundError
 from glm_rag.settings import ServerSettings, Settings
 from glm_rag_server.app import create_app
 from glm_rag_server.context import Models
-from glm_rag_server.server import config_of
+from glm_rag_server.server import Server, config_of
 from word_embeddings import DIMENSION, WordEmbeddings
 
 LOCAL = "http://127.0.0.1:8000"
@@ -109,9 +109,14 @@ def app_with(home, models=None, **server):
 @contextlib.contextmanager
 def serving(app):
     """The application behind a real port of this computer; gives its address."""
-    import uvicorn
+    with running(app) as (_, address):
+        yield address
 
-    server = uvicorn.Server(config_of(app))
+
+@contextlib.contextmanager
+def running(app):
+    """As `serving`, with the server itself before its address."""
+    server = Server(config_of(app))
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -119,7 +124,7 @@ def serving(app):
         thread.start()
         try:
             until(lambda: server.started)
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+            yield server, f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(20)

@@ -93,6 +93,24 @@ async def test_a_revoked_key_is_refused_at_once_and_the_last_one_locks_the_serve
     assert (await client.get("/v1/models")).status_code == 401
 
 
+async def test_a_server_that_others_reach_stays_locked_when_its_key_file_is_lost(home):
+    from glm_rag_server.server import lock
+
+    app = app_with(home)
+    keys = app.state.context.keys
+    key = keys.create("laptop", "admin")
+    lock(app.state.context, "0.0.0.0")
+    keys.path.unlink()
+    async with client_of(app, host="localhost") as client:
+        for headers in ({}, bearer(key)):
+            for method, path in PROTECTED:
+                assert (await client.request(method, path, headers=headers)).status_code == 401
+        assert (await client.get("/healthz")).status_code == 200
+    key = keys.create("laptop", "read")
+    async with client_of(app) as client:
+        assert (await client.get("/v1/models", headers=bearer(key))).status_code == 200
+
+
 async def test_nobody_without_a_key_gets_a_body_read(home):
     app = app_with(home)
     app.state.context.keys.create("laptop", "read")
@@ -139,6 +157,11 @@ async def test_a_page_that_the_settings_name_may_call(home):
     async with client_of(app) as client:
         reply = await client.options("/v1/models", headers=asks)
         assert reply.headers["access-control-allow-origin"] == page
+        # As OpenAI's client in a browser does.
+        asks["access-control-request-headers"] = "authorization,x-stainless-os,x-stainless-lang"
+        reply = await client.options("/v1/chat/completions", headers=asks)
+        assert reply.status_code == 200
+        assert "x-stainless-os" in reply.headers["access-control-allow-headers"]
         other = await client.options("/v1/models", headers={**asks, "origin": "https://no.example"})
         assert "access-control-allow-origin" not in other.headers
 

@@ -48,6 +48,49 @@ def test_without_a_key_no_other_address_is_listened_on(home, host):
     assert "glm-rag keys create" in str(refused.exception)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"STORE__BACKEND": "milvus"}, "store.uri is empty"),
+        ({"STORE__BACKEND": "milvus", "STORE__URI": "foo"}, "store.uri 'foo' names no Milvus"),
+        ({"LLM__BACKEND": "openai"}, "needs llm.base_url"),
+        ({"SERVER__MODELS": '["smolm2-135m"]'}, "server.models: unknown model 'smolm2-135m'; did"),
+        ({"MODEL__NAME": "nope"}, "model.name: unknown model 'nope'"),
+        ({"SERVER__OTLP_ENDPOINT": "nonsense"}, "server.otlp_endpoint 'nonsense'"),
+        ({"SERVER__OTLP_ENDPOINT": "http://h:x"}, "server.otlp_endpoint 'http://h:x'"),
+    ],
+)
+def test_settings_that_can_never_work_end_the_command_with_one_line(
+    home, monkeypatch, settings, said
+):
+    def no_server(*_):
+        raise AssertionError("it began to serve")
+
+    monkeypatch.setattr("glm_rag_server.server.listen", no_server)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GLM_RAG_{name}", value)
+    done = run("serve", "--port", "0")
+    assert (done.exit_code, type(done.exception)) == (1, ConfigError)
+    assert said in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_what_may_come_right_while_it_runs_keeps_no_server_from_starting(home, tmp_path):
+    from glm_rag.config import load_config
+    from glm_rag_server.checking import absent_folders, check
+
+    later = tmp_path / "later"
+    settings = load_config(
+        overrides={
+            "store.backend": "milvus", "store.uri": "http://127.0.0.1:1",
+            "server.models": ("chatglm2-6b-32k", str(later / "model")),
+            "server.allowed_folders": (str(later), str(tmp_path)),
+        }
+    )  # fmt: skip
+    check(settings)
+    assert absent_folders(settings) == [later]
+
+
 def test_a_revoked_key_is_no_key_for_another_address(home):
     store = KeyStore(home / "api-keys.sqlite")
     store.create("laptop", "read")

@@ -117,9 +117,19 @@ def test_where_milvus_is_stays_with_the_operator(home, monkeypatch, lines):
     uri = "http://127.0.0.1:1"
     settings = load_config(overrides={"store.backend": "milvus", "store.uri": uri})
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
-        for path in ("/kb", "/kb/notes", "/v1/models", "/readyz"):
-            reply = client.get(path)
-            assert reply.status_code in (409, 503), reply.text
+        asked = {"model": "kb:notes", "messages": [{"role": "user", "content": "Hi?"}]}
+        replies = [client.get(path) for path in ("/kb", "/kb/notes", "/v1/models/kb:notes")]
+        replies.append(client.post(CHAT, json=asked))
+        for reply in replies:
+            assert reply.status_code == 503, reply.text
+            assert reply.json()["error"]["code"] == "store_unavailable"
+            assert int(reply.headers["retry-after"]) >= 1
+        replies.append(client.get("/readyz"))
+        for reply in replies:
             assert "(store.uri)" in reply.text
             assert uri not in reply.text
+        # Who only wants the model need not know.
+        listed = [one["kind"] for one in client.get("/v1/models").json()["data"]]
+        assert listed == ["chat", "embedding"]
+        assert client.get("/v1/models/smollm2-135m").status_code == 200
     assert [uri] in [line.get("places") for line in lines()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import time
 
 import httpx
 import pytest
-from server_fakes import FakeModels, GatedEngine, app_with, client_of, serving, until
+from server_fakes import FakeModels, GatedEngine, app_with, client_of, running, serving, until
 
 from glm_rag.settings import Settings
 
@@ -222,6 +223,37 @@ async def test_who_waits_when_the_server_ends_is_sent_away_and_who_is_served_sta
         assert (await client.get("/healthz")).status_code == 200
         engine.gate.set()
         assert (await served).json()["choices"][0]["message"]["content"] == "Hello there."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("insists", [False, True], ids=["time is over", "second Ctrl-C"])
+def test_answers_that_the_end_breaks_off_are_gone_and_no_fault(
+    home, engine, caplog, insists, stream
+):
+    caplog.set_level(logging.INFO)
+    app = gated(home, engine, shutdown_seconds=60 if insists else 0.2)
+    with running(app) as (server, address):
+        told = []
+
+        def reads():
+            with pytest.raises(httpx.TransportError):
+                ask(address, stream=stream)
+            told.append("it broke off")
+
+        threads = in_threads(2, reads)
+        until(lambda: engine.running == 2)
+        server.should_exit = True
+        until(lambda: app.state.context.closing.is_set())
+        server.force_exit = insists
+        for thread in threads:
+            thread.join(10)
+        gone = app.state.context.metrics.answers.labels("chat", "gone")
+        until(lambda: gone._value.get() == 2)
+        engine.gate.set()  # the steps in progress end
+    assert told == ["it broke off"] * 2
+    lines = [record.fields for record in caplog.records if record.getMessage() == "request"]
+    assert [line["status"] for line in lines if line["route"] == CHAT] == [499, 499]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_an_answer_is_broken_off_before_its_first_token(home):

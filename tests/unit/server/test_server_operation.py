@@ -11,7 +11,7 @@ import pytest
 from server_fakes import app_with, client_of
 
 import ui_fakes
-from glm_rag.errors import ModelNotFoundError
+from glm_rag.errors import ContextWindowError, ModelNotFoundError
 from glm_rag_server.logs import JsonLines
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +54,11 @@ async def test_health_says_that_the_server_lives_and_readiness_what_is_missing(c
     assert reply.status_code == 503
     assert reply.json()["checks"]["model"] == "model x is not on this machine"
     assert reply.json()["checks"]["store"] == "ok"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models"])
+async def test_a_balancer_may_ask_for_the_head_alone(client, path):
+    assert (await client.head(path)).status_code == 200
 
 
 async def test_a_server_without_its_model_is_not_ready(settings):
@@ -168,6 +173,11 @@ async def test_a_fault_in_the_middle_of_a_stream_is_told_and_traced(client, mode
     assert "zebra" not in reply.text.split("data: ")[-1] + "".join(lines)
     assert json.loads(lines[0])["error"] == "ZeroDivisionError"
     assert json.loads(lines[1])["outcome"] == "failed"
+
+
+async def test_a_body_that_is_missing_is_called_missing(client):
+    error = (await client.post(CHAT)).json()["error"]
+    assert error["message"].startswith("the body is missing: send")
 
 
 @pytest.mark.parametrize(
@@ -291,6 +301,49 @@ async def test_traces_have_a_span_for_each_step(home, settings):
         assert whole.start_time <= span.start_time <= span.end_time <= whole.end_time
     assert whole.attributes["glm_rag.generated_tokens"] > 0
     assert "parental" not in str([span.attributes for span in spans.values()])
+
+
+async def test_the_span_of_an_answer_says_how_it_ended_and_of_who_left_no_reason(app):
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from starlette.requests import Request
+
+    from glm_rag.types import Usage
+    from glm_rag_server.answering import Job
+    from glm_rag_server.chat import ChatForm
+    from glm_rag_server.pieces import End, Piece
+    from glm_rag_server.record import Record
+    from glm_rag_server.telemetry import Tracer, traced
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app.state.context.tracer = Tracer(provider)
+    request = Request({"type": "http", "headers": [], "state": {"record": Record("1")}})
+
+    def pieces(error=None):
+        if error is not None:
+            raise error
+        yield Piece("Hello")
+        # So ends what is broken off by the loop: its reader finds nothing odd in it.
+        yield Piece(end=End("stop", Usage(1, 1)))
+
+    def told(read, error=None):
+        job = Job("chat", "m", lambda: pieces(error), ChatForm("m"))
+        exporter.clear()
+        made = traced(app.state.context, request, job)()
+        try:
+            read(made)
+        except type(error):
+            pass
+        made.close()
+        attributes = exporter.get_finished_spans()[-1].attributes
+        return attributes["glm_rag.outcome"], attributes.get("glm_rag.finish_reason")
+
+    assert told(list) == ("answered", "stop")
+    assert told(lambda made: [next(made), next(made)]) == ("gone", None)
+    assert told(list, ZeroDivisionError()) == ("failed", None)
+    assert told(list, ContextWindowError("too long")) == ("refused", None)
 
 
 def test_no_traces_are_made_where_no_place_for_them_is_named(monkeypatch):

@@ -257,6 +257,8 @@ def test_bad_addresses_get_4xx(client):
 BAD_SEARCHES = [
     '{"query": "a\\ud800b"}',
     '{"query": "a\\u0000b"}',
+    '{"query": ""}',
+    '{"query": " \\n\u3000"}',
     '{"query": "x", "k": 0}',
     '{"query": "x", "k": 1e99}',
     '{"query": "leave", "filter": {"title": "\\ud800"}}',
@@ -278,6 +280,14 @@ BAD_SEARCHES = [
     "nonsense",
     "",
 ]
+
+
+def test_work_that_needs_no_body_takes_none(client, upload):
+    upload(("leave.md", LEAVE))
+    for path in ("rebuild", "ingest"):
+        job = client.post(f"/kb/notes/{path}?wait=30")
+        assert (job.status_code, job.json()["state"]) == (200, "done"), job.text
+    assert client.post("/kb/notes/warm").status_code == 503  # it needs a model, not a body
 
 
 def test_bad_searches_get_400(client, upload):
