@@ -23,7 +23,6 @@ from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
 from glm_rag_server.opened import OpenBases
-from glm_rag_server.served import served_chat
 from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
@@ -88,8 +87,7 @@ class Models:
                     # Of this machine, also where the settings' own is behind a server.
                     here = {"model": other, "llm": LlmSettings()}
                     settings = settings.model_copy(update=here)
-                llm = build_llm(settings)
-                self._llms[name] = served_chat(llm, settings.server.max_running)
+                self._llms[name] = build_llm(settings, max_running=settings.server.max_running)
             return self._llms[name]
 
     def check_model(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
@@ -17,9 +16,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from glm_rag.breaker import Breaker
 from glm_rag.waiting import FairLine, LineClosedError, LineFullError
 from glm_rag_server.errors import ApiError
-from glm_rag_server.served import breakable
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -97,7 +96,7 @@ class Work(Generic[T]):
     """An iterator that a thread runs.
 
     Args:
-        make: makes it, in the thread. What it runs may be ended through `served.breakable`.
+        make: makes it, in the thread, inside a `Breaker`.
         on_end: called when the thread has let go of it.
     """
 
@@ -109,8 +108,7 @@ class Work(Generic[T]):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[T | _End] = asyncio.Queue()
-        self._stopped = threading.Event()
-        self._ends: list[Callable[[], None]] = []
+        self._breaker = Breaker()
         run = contextvars.copy_context().run
         future = threads.submit(run, self._run, make)
         future.add_done_callback(lambda _future: on_end())
@@ -131,23 +129,15 @@ class Work(Generic[T]):
                     return
                 yield item
         finally:
-            self._stopped.set()
-            for end in list(self._ends):
-                end()
-
-    def _may_end(self, end: Callable[[], None]) -> None:
-        self._ends.append(end)
-        if self._stopped.is_set():
-            end()
+            self._breaker.break_off()
 
     def _run(self, make: Callable[[], Generator[T, None, None]]) -> None:
         error: BaseException | None = None
-        breakable.set(self._may_end)  # in the context of this work alone
         try:
-            if not self._stopped.is_set():
-                with closing(make()) as items:
+            if not self._breaker.is_broken:
+                with self._breaker.inside(), closing(make()) as items:
                     for item in items:
-                        if self._stopped.is_set():
+                        if self._breaker.is_broken:
                             return
                         self._put(item)
         except Exception as caught:  # noqa: BLE001 - the coroutine raises it
@@ -158,7 +148,7 @@ class Work(Generic[T]):
         try:
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         except RuntimeError:  # the loop has ended, and with it everyone who could read this
-            self._stopped.set()
+            self._breaker.break_off()
 
 
 async def in_line(

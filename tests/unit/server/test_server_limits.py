@@ -260,13 +260,13 @@ async def test_an_answer_is_broken_off_before_its_first_token(home):
     """What is running is told to end by the loop: its thread waits and would not notice."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from glm_rag.breaker import on_break
     from glm_rag_server.running import Work
-    from glm_rag_server.served import breakable
 
     began, end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def first_token_never_comes():
-        breakable.get()(end.set)
+        on_break(end.set)
         began.set()
         end.wait(20)
         return
@@ -283,29 +283,8 @@ async def test_an_answer_is_broken_off_before_its_first_token(home):
         assert await asyncio.to_thread(ended.wait, 5)
 
 
-def test_a_real_models_answer_says_how_to_end_it():
-    from glm_rag.types import SamplingParams
-    from glm_rag_server.served import ServedChat, breakable, served_chat
+def test_as_many_answers_decode_together_as_the_line_has_places(home):
+    from glm_rag_server.context import Models
 
-    class Answer:
-        closed = 0
-
-        def close(self):
-            self.closed += 1
-
-    class Engine:
-        scheduler, answer = object(), Answer()
-
-        def generate(self, prompt, params):
-            return self.answer
-
-    told, engine = [], Engine()
-    llm = served_chat(ServedChat(model="smollm2-135m", top_k=7), max_running=3)
-    assert (llm.top_k, llm.max_running) == (7, 3)
-    token = breakable.set(told.append)
-    try:
-        assert llm.run(engine, [1], SamplingParams()) is engine.answer
-    finally:
-        breakable.reset(token)
-    told[0]()
-    assert engine.answer.closed == 1
+    settings = Settings(home=home, server={"max_running": 3})
+    assert Models(settings).llm().max_running == 3
