@@ -285,7 +285,7 @@ def _is_too_long(error: Any, said: str) -> bool:
 def _hang_up_on_break(response: httpx.Response) -> None:
     """Have the `Breaker` of this context end an answer whose next piece is waited for."""
     stream = response.extensions.get("network_stream")
-    line = None if stream is None else stream.get_extra_info("socket")
+    line: Any = None if stream is None else stream.get_extra_info("socket")
 
     def hang_up() -> None:
         # Of an answer that is over, the connection may be another one's.
