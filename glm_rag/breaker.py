@@ -47,6 +47,8 @@ class Breaker:
             yield
         finally:
             _CURRENT.reset(token)
+            # A breaker that is kept is not to keep models whose answers are over.
+            self._ends.clear()
 
 
 _CURRENT: ContextVar[Breaker | None] = ContextVar("glm_rag_breaker", default=None)

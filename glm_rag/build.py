@@ -195,13 +195,15 @@ def templates_for(settings: Settings, kb: KnowledgeBase) -> Templates:
     return build_templates(settings, own if own.is_file() else None)
 
 
-def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
-    """An assistant that answers from `kb`."""
+def build_assistant(
+    settings: Settings, kb: KnowledgeBase, *, max_running: int | None = None
+) -> Assistant:
+    """An assistant that answers from `kb`; `max_running` as for `build_llm`."""
     from glm_rag.assistant import Assistant
 
     return Assistant(
         build_retriever(settings, kb),
-        build_llm(settings),
+        build_llm(settings, max_running=max_running),
         packing=settings.packing,
         retrieval=settings.retrieval,
         templates=templates_for(settings, kb),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from glm_rag.breaker import on_break
 from glm_rag.errors import (
     ConfigError,
     ContextWindowError,
@@ -22,6 +24,7 @@ from glm_rag.remote_tokens import RemoteTokens
 from glm_rag.settings import LlmSettings
 
 if TYPE_CHECKING:
+    import httpx
     import openai
     from langchain_core.outputs import ChatGenerationChunk
 
@@ -65,7 +68,8 @@ class RemoteServer:
     def client(self) -> openai.OpenAI:
         """Talks to the server and to nothing else."""
         library = _openai()
-        http = library.DefaultHttpxClient(**self._transport(library))
+        hooks = {"response": [_hang_up_on_break]}
+        http = library.DefaultHttpxClient(event_hooks=hooks, **self._transport(library))
         client: openai.OpenAI = library.OpenAI(http_client=http, **self._options())
         _forget_account(client)
         return client
@@ -277,6 +281,22 @@ def _is_too_long(error: Any, said: str) -> bool:
         return True
     refused = getattr(error, "status_code", None) in {400, 413, 422}
     return refused and any(words in said.lower() for words in _TOO_LONG_WORDS)
+
+
+def _hang_up_on_break(response: httpx.Response) -> None:
+    """Have the `Breaker` of this context end an answer whose next piece is waited for."""
+    stream = response.extensions.get("network_stream")
+    line: Any = None if stream is None else stream.get_extra_info("socket")
+
+    def hang_up() -> None:
+        # Of an answer that is over, the connection may be another one's.
+        if not response.is_closed:
+            with suppress(OSError):  # the server was faster
+                # Not what TLS makes of it: that would change what the reader is using.
+                socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+    if line is not None:
+        on_break(hang_up)
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -155,12 +155,14 @@ def close_connections() -> None:
 
 def _delete_in_milvus(settings: Settings, name: str) -> None:
     from glm_rag.knowledge.milvus.naming import delete_in, named_stem
+    from glm_rag.knowledge.milvus.writing import refuse_writers
 
     location = milvus_location(settings)
     own = location.folder(settings.home, name)
     with closing(location.connect()) as milvus:
-        named_stem(milvus, name)
+        stem = named_stem(milvus, name)
         with _lock_of(own, name):
+            refuse_writers(milvus, stem, name)
             delete_in(milvus, name)
             # Else one that is made anew would be asked with the old one's words.
             _clear(own)
@@ -301,12 +303,7 @@ def unfinished(settings: Settings, name: str) -> Iterator[str]:
     Raises:
         KnowledgeBaseError: there is one of that name by then.
     """
-    from glm_rag.knowledge.milvus.naming import born, delete_in, list_in
-
-    with closing(milvus_location(settings).connect()) as milvus:
-        for left in filter(_UNFINISHED.fullmatch, list_in(milvus)):
-            if time.time_ns() - born(milvus, left) > _STALE_NS:
-                delete_in(milvus, left)
+    _sweep_unfinished(settings)
     temporary = f"import-{uuid.uuid4().hex}"
     try:
         yield temporary
@@ -315,6 +312,18 @@ def unfinished(settings: Settings, name: str) -> Iterator[str]:
         with suppress(KnowledgeBaseError):
             _delete_in_milvus(settings, temporary)
         raise
+
+
+def _sweep_unfinished(settings: Settings) -> None:
+    """Remove what killed imports have left; one that goes on for days is none of them."""
+    from glm_rag.knowledge.milvus.naming import list_in, touched
+
+    with closing(milvus_location(settings).connect()) as milvus:
+        for left in filter(_UNFINISHED.fullmatch, list_in(milvus)):
+            # Another machine may be sweeping it, too.
+            with suppress(KnowledgeBaseError):
+                if time.time_ns() - touched(milvus, left) > _STALE_NS:
+                    _delete_in_milvus(settings, left)
 
 
 def _scratch(settings: Settings) -> Path:

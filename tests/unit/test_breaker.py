@@ -1,7 +1,9 @@
 """Breaking off what another thread reads: whenever it is asked for, nothing goes on."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -16,10 +18,26 @@ def test_what_runs_inside_is_ended_and_what_runs_outside_is_not():
     on_break(lambda: ended.append("before"))
     with breaker.inside():
         on_break(lambda: ended.append("inside"))
+        assert not breaker.is_broken
+        breaker.break_off()
+        assert (breaker.is_broken, ended) == (True, ["inside"])
     on_break(lambda: ended.append("after"))
-    assert not breaker.is_broken
     breaker.break_off()
-    assert (breaker.is_broken, ended) == (True, ["inside"])
+    assert ended == ["inside"]
+
+
+def test_what_is_over_is_not_kept_alive():
+    class Model:
+        def close(self):
+            """End it."""
+
+    breaker, model = Breaker(), Model()
+    there = weakref.ref(model)
+    with breaker.inside():
+        on_break(model.close)
+    del model
+    gc.collect()
+    assert there() is None
 
 
 def test_what_begins_after_the_break_is_ended_at_once():
@@ -37,16 +55,21 @@ def test_each_thread_has_its_own():
         with breaker.inside():
             barrier.wait(5)
             on_break(lambda: ended.append(name))
+            barrier.wait(5)
+            barrier.wait(5)
 
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(3)
     works = [
         threading.Thread(target=work, args=pair) for pair in ((first, "first"), (second, "second"))
     ]
     for thread in works:
         thread.start()
+    barrier.wait(5)
+    barrier.wait(5)  # each has told its own
+    second.break_off()
+    barrier.wait(5)
     for thread in works:
         thread.join(5)
-    second.break_off()
     assert ended == ["second"]
 
 

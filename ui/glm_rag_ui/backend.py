@@ -181,8 +181,5 @@ def open_knowledge_base(settings: Settings, name: str, *, create: bool = False) 
 def build_assistant(settings: Settings, kb: KnowledgeBase) -> Assistant:
     """An assistant over an open knowledge base, whose answers are written together with others."""
     from glm_rag.build import build_assistant as build
-    from glm_rag.build import build_llm
 
-    assistant = build(settings, kb)
-    assistant.llm = build_llm(settings, max_running=settings.ui.max_running)
-    return assistant
+    return build(settings, kb, max_running=settings.ui.max_running)

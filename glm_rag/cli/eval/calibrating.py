@@ -26,6 +26,7 @@ def calibrate_to(
     from glm_rag.build import open_for_questions
     from glm_rag.evaluation import calibrate
     from glm_rag.evaluation.measure import measure_all
+    from glm_rag.evaluation.report import write_report
     from glm_rag.evaluation.summary import make_report
     from glm_rag.retrieval.calibration import calibration_of, calibration_to_json
 
@@ -42,6 +43,8 @@ def calibrate_to(
             kb.store_calibration(fitted)
     constants = jsonlib.loads(calibration_to_json(fitted))
     if json:
+        if out is not None:
+            write_report(report, out)
         print_json({"report": to_plain(report), "calibration": constants, "applied": apply})
         return
     show_report(report, out, json=False)

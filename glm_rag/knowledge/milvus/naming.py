@@ -128,6 +128,12 @@ def born(milvus: Milvus, name: str) -> int:
     return int(known.get("born", 0))
 
 
+def touched(milvus: Milvus, name: str) -> int:
+    """When a knowledge base was made or last changed, in nanoseconds since 1970."""
+    known = _facts(milvus, named_stem(milvus, name), "born", "change")
+    return max(map(int, known.values()), default=0)
+
+
 def present_stem(milvus: Milvus, name: str) -> str:
     """As `existing_stem`, by one request: collections that were let go of load when asked."""
     return existing_stem(milvus, name) if _glance(milvus, name) is None else tables.stem_of(name)

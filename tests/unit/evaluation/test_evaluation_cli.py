@@ -58,7 +58,7 @@ def rows(tmp_path):
 @pytest.fixture
 def engine(monkeypatch):
     scripted = ScriptedEngine([LEAVE])
-    monkeypatch.setattr(build, "build_llm", lambda settings: ChatGLM2(engine=scripted))
+    monkeypatch.setattr(build, "build_llm", lambda *_, **__: ChatGLM2(engine=scripted))
     return scripted
 
 
@@ -150,7 +150,10 @@ def test_a_calibration_is_fitted_shown_and_used_only_when_applied(kb, tmp_path):
         rows += [f"What does the {colour} {thing} cost?,,{thing}.txt" for colour in colours]
     path = tmp_path / "q.csv"
     path.write_text("\n".join(rows), encoding="utf-8")
-    shown = json.loads(run(path, "--kb", "handbook", "--calibrate", "--json").stdout)
+    out = tmp_path / "report"
+    options = ("--kb", "handbook", "--calibrate", "--out", out)
+    shown = json.loads(run(path, *options, "--json").stdout)
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == shown["report"]
     assert shown["applied"] is False
     names = [summary["name"] for summary in shown["report"]["configurations"]]
     assert names == ["as it is", "fitted, cross-validated"]

@@ -104,6 +104,8 @@ def test_nobody_renames_or_deletes_what_is_being_written(settings, notes, make):
     notes._milvus.upsert(notes._rows.meta, [announced])
     with pytest.raises(KnowledgeBaseBusyError, match="process 1 on elsewhere"):
         stores.rename_knowledge_base(settings, "notes", "rules")
+    with pytest.raises(KnowledgeBaseBusyError, match="process 1 on elsewhere"):
+        stores.delete_knowledge_base(settings, "notes")
     assert list(stores.list_knowledge_bases(settings)) == ["notes"]
     notes._milvus.delete_keys(notes._rows.meta, [announced["pk"]])
     stores.rename_knowledge_base(settings, "notes", "rules")

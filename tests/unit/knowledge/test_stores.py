@@ -9,7 +9,9 @@ pytest.importorskip("pymilvus")
 from glm_rag.config import load_config
 from glm_rag.errors import KnowledgeBaseBusyError
 from glm_rag.knowledge import copying
+from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
+from glm_rag.knowledge.milvus.catalogue import fact_row
 from glm_rag.knowledge.milvus.naming import list_in
 from glm_rag.knowledge.transfer import export, import_file
 from glm_rag.stores import (
@@ -21,6 +23,7 @@ from glm_rag.stores import (
     milvus_location,
     rename_knowledge_base,
     reopen_knowledge_base,
+    unfinished,
 )
 from glm_rag.templates import PROMPT_FILE
 
@@ -133,6 +136,17 @@ def test_half_of_an_import_never_passes_for_the_whole(settings, made, tmp_path, 
     assert list_knowledge_bases(settings) == names(settings) == ["back", "kb"]
     with reopen_knowledge_base(settings, "back") as kb:
         assert (kb.info().num_chunks, kb.verify().findings) == (1, ())
+
+
+@in_milvus
+def test_an_import_that_goes_on_for_days_is_not_swept(settings, made):
+    slow = f"import-{0:032x}"
+    made(slow)
+    with closing(milvus_location(settings).connect()) as milvus:
+        milvus.upsert(tables.meta_of(tables.stem_of(slow)), [fact_row("born", "1")])
+    with unfinished(settings, "new") as temporary:
+        made(temporary)
+    assert names(settings) == [slow, "new"]
 
 
 @in_milvus

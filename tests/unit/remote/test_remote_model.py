@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
+from glm_rag.breaker import Breaker
 from glm_rag.build import build_llm, build_local_llm, build_reranker, llm_name
 from glm_rag.config import load_config
 from glm_rag.counting import TokenCounter, context_window
@@ -74,6 +77,39 @@ def test_answers_carry_text_usage_and_reason_however_they_are_asked_for(served, 
 def test_text_comes_piece_by_piece(served, endpoint):
     pieces = [str(chunk.text) for chunk in remote(served, endpoint).stream("Hi")]
     assert [piece for piece in pieces if piece] == ["Paris", " is", " it."]
+
+
+def held(begun, going_on):
+    """Pieces of an answer that stops after the first one until it may go on."""
+    yield "Paris"
+    begun.set()
+    assert going_on.wait(60)
+    yield " is it."
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_break_ends_an_answer_that_is_waited_for_and_no_other(served, endpoint):
+    llm, breaker = remote(served, endpoint, timeout=60.0), Breaker()
+    begun, going_on = [threading.Event() for _ in "ab"], [threading.Event() for _ in "ab"]
+
+    def broken_off():
+        with breaker.inside():
+            assert whole(llm.stream("Hi")).text == "Paris is it."
+            served.pieces = held(begun[0], going_on[0])
+            with pytest.raises(ModelError, match="broke off"):
+                whole(llm.stream("Hi"))
+
+    with ThreadPoolExecutor(2) as threads:
+        broken = threads.submit(broken_off)
+        assert begun[0].wait(20)
+        served.pieces = held(begun[1], going_on[1])
+        other = threads.submit(lambda: whole(llm.stream("Hi")).text)
+        assert begun[1].wait(20)
+        breaker.break_off()
+        broken.result(20)
+        for gate in going_on:
+            gate.set()
+        assert other.result(20) == "Paris is it."
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
