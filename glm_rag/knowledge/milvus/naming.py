@@ -33,13 +33,13 @@ class Location:
         Raises:
             ConfigError: it is none.
         """
-        parts = urlsplit(given)
         schemes = {"milvus": "http", "milvus+https": "https", "http": "http", "https": "https"}
+        try:
+            parts = urlsplit(given)
+            port = parts.port or (19530 if parts.scheme == "milvus" else None)
+        except ValueError as error:
+            raise ConfigError(f"{given!r} is no address: {error}") from error
         if parts.scheme in schemes and parts.netloc:
-            try:
-                port = parts.port or (19530 if parts.scheme == "milvus" else None)
-            except ValueError as error:
-                raise ConfigError(f"{given!r} has no such port: {error}") from error
             host = parts.netloc if parts.port or port is None else f"{parts.netloc}:{port}"
             database = parts.path.strip("/") or "default"
             return cls(f"{schemes[parts.scheme]}://{host}", token, database)
@@ -71,7 +71,7 @@ class Location:
                 "store.uri is empty: say where Milvus is, as in "
                 "GLM_RAG_STORE__URI=http://127.0.0.1:19530"
             )
-        if "://" not in self.uri and not self.uri.endswith(".db"):
+        if not (_is_address(self.uri) if "://" in self.uri else self.uri.endswith(".db")):
             raise ConfigError(
                 f"store.uri {self.uri!r} names no Milvus: write http://HOST:19530, or a file whose "
                 "name ends in .db for milvus-lite"
@@ -81,6 +81,16 @@ class Location:
         """What this machine keeps beside the knowledge base: the lock and the words of prompts."""
         place = f"{self.uri.rstrip('/')}\0{self.database}\0{tables.stem_of(name)}"
         return home / _FOLDER / hashlib.sha256(place.encode()).hexdigest()[:24]
+
+
+def _is_address(uri: str) -> bool:
+    """Whether pymilvus could connect to it."""
+    try:
+        parts = urlsplit(uri)
+        has_place = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        return False
+    return (has_place and parts.scheme in ("http", "https", "tcp")) or parts.scheme == "unix"
 
 
 def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
