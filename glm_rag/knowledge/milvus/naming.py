@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
+from glm_rag.errors import (
+    ConfigError,
+    KnowledgeBaseError,
+    KnowledgeBaseNotFoundError,
+    StoreUnavailableError,
+)
 from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.catalogue import fact_row
-from glm_rag.knowledge.milvus.client import Milvus
+from glm_rag.knowledge.milvus.client import SECONDS, Milvus
 from glm_rag.knowledge.milvus.writing import refuse_writers
 from glm_rag.knowledge.naming import folder_of
 
@@ -50,15 +55,15 @@ class Location:
             "ends in .db for milvus-lite"
         )
 
-    def connect(self) -> Milvus:
-        """A connection.
+    def connect(self, *, seconds: float = SECONDS) -> Milvus:
+        """A connection, whose questions are given up after so long; see `Milvus`.
 
         Raises:
             ConfigError: no URI. StoreUnavailableError: nobody answers.
             KnowledgeBaseError: the token is refused.
         """
         self.check()
-        return Milvus(self.uri, token=self.token, database=self.database)
+        return Milvus(self.uri, token=self.token, database=self.database, seconds=seconds)
 
     def check(self) -> None:
         """Make sure that it could be a Milvus; nobody is asked.
@@ -155,6 +160,8 @@ def _glance(milvus: Milvus, name: str) -> dict[str, str] | None:
     folder_of(name, Path())
     try:
         known = _read_facts(milvus, tables.stem_of(name), "name", "format", "born")
+    except StoreUnavailableError:
+        raise
     except KnowledgeBaseError:
         return None
     is_usual = "name" in known and known.get("format", tables.FORMAT) == tables.FORMAT
