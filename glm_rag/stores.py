@@ -305,8 +305,9 @@ def unfinished(settings: Settings, name: str) -> Iterator[str]:
 
     with closing(milvus_location(settings).connect()) as milvus:
         for left in filter(_UNFINISHED.fullmatch, list_in(milvus)):
-            if time.time_ns() - born(milvus, left) > _STALE_NS:
-                delete_in(milvus, left)
+            with suppress(KnowledgeBaseNotFoundError):  # finished this moment, by somebody else
+                if time.time_ns() - born(milvus, left) > _STALE_NS:
+                    delete_in(milvus, left)
     temporary = f"import-{uuid.uuid4().hex}"
     try:
         yield temporary

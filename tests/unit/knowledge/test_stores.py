@@ -136,6 +136,21 @@ def test_half_of_an_import_never_passes_for_the_whole(settings, made, tmp_path, 
 
 
 @in_milvus
+def test_an_import_that_ends_beside_another_harms_neither(settings, made, tmp_path, monkeypatch):
+    made("kb")
+    file = tmp_path / "kb.export"
+    with in_data_folder(settings, "kb") as home:
+        export("kb", home, file)
+    in_use = iter([["import-" + "0" * 32]])  # listed, and renamed before it is looked at
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "glm_rag.knowledge.milvus.naming.list_in", lambda milvus: next(in_use, list_in(milvus))
+        )
+        restore(settings, file, "back")
+    assert names(settings) == ["back", "kb"]
+
+
+@in_milvus
 def test_an_import_that_fails_leaves_nothing(settings, made, tmp_path, monkeypatch):
     made("kb")
     file = tmp_path / "kb.export"
