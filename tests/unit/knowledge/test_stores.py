@@ -141,10 +141,10 @@ def test_an_import_that_ends_beside_another_harms_neither(settings, made, tmp_pa
     file = tmp_path / "kb.export"
     with in_data_folder(settings, "kb") as home:
         export("kb", home, file)
-    in_use = iter([["import-" + "0" * 32]])  # listed, and renamed before it is looked at
+    gone = "import-" + "0" * 32  # was listed, and has its own name when it is looked at
     with monkeypatch.context() as patch:
         patch.setattr(
-            "glm_rag.knowledge.milvus.naming.list_in", lambda milvus: next(in_use, list_in(milvus))
+            "glm_rag.knowledge.milvus.naming.list_in", lambda milvus: [gone, *list_in(milvus)]
         )
         restore(settings, file, "back")
     assert names(settings) == ["back", "kb"]
