@@ -217,6 +217,7 @@ async def test_a_damaged_key_file_locks_the_server_and_clients_learn_no_folder(h
     (home / FILE_NAME).write_text("no database")
     async with client_of(app_with(home)) as client:
         refused = await client.get("/v1/models")
+        assert (await client.get("/healthz")).status_code == 200
     assert refused.status_code == 500
     assert "(data folder)/api-keys.sqlite is damaged" in refused.json()["error"]["message"]
     assert str(home) not in refused.text
