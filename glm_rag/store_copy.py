@@ -77,7 +77,7 @@ def _in_folder(
             folder = target.path
         folder.rename(free_folder(name, settings.home))
     except OSError as error:
-        raise KnowledgeBaseError(f"cannot write {final}: {error.strerror}") from error
+        raise KnowledgeBaseError(f"cannot write {final}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

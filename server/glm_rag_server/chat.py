@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
@@ -63,7 +62,7 @@ async def plan(context: ServerContext, body: ChatRequest, key: Key) -> Job:
         kind, make = "chat", partial(chat_pieces, context.models.llm(model), texts, options)
     else:
         _check_question(body, texts)
-        await asyncio.to_thread(knowledge_base_or_404, context, kb_name)
+        await context.outside.ask("store", knowledge_base_or_404, context, kb_name)
         open_ = partial(context.models.assistant, kb_name, model)
         kind = "knowledge_base"
         make = partial(

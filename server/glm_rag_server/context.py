@@ -23,6 +23,7 @@ from glm_rag_server.keys import FILE_NAME, KeyStore
 from glm_rag_server.memory import Memory
 from glm_rag_server.metrics import Metrics
 from glm_rag_server.opened import OpenBases
+from glm_rag_server.outside import Outside
 from glm_rag_server.telemetry import Tracer
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class ServerContext:
         tracer: None where no traces are wanted.
         closing: the server ends: nothing new is begun.
         hide: takes out of messages what is not for clients.
+        outside: asks the store and the model whether they are there.
         looks: what `/readyz` found last, where it was not well.
     """
 
@@ -202,6 +204,7 @@ class ServerContext:
     threads: ThreadPoolExecutor
     hide: Hiding
     tracer: Tracer | None = None
+    outside: Outside = field(default_factory=Outside)
     memory: Memory = field(default_factory=Memory)
     closing: threading.Event = field(default_factory=threading.Event)
     looks: dict[str, str] = field(default_factory=dict)
@@ -231,6 +234,7 @@ class ServerContext:
     def close(self) -> None:
         """Let go of everything, once what runs has ended."""
         self.threads.shutdown(wait=True, cancel_futures=True)
+        self.outside.close()
         self.models.close()
         if self.tracer is not None:
             self.tracer.close()

@@ -118,7 +118,7 @@ def as_api_error(error: Exception, hide: Hide | None = None) -> ApiError:
             message = hide(message)
         for kind, status, code in _KINDS:
             if isinstance(error, kind):
-                headers = {"Retry-After": "5"} if kind is StoreUnavailableError else None
+                headers = {"Retry-After": "5"} if status == 503 else None
                 return ApiError(status, message, code=code, headers=headers)
         return ApiError(500, message)
     return ApiError(500, "the server failed; its log says where, under this request's id")

@@ -18,6 +18,7 @@ from glm_rag_server.context import ServerContext, context_of
 from glm_rag_server.described import OPERATION, errors
 from glm_rag_server.errors import as_api_error
 from glm_rag_server.keys import Key
+from glm_rag_server.outside import Where
 
 router = APIRouter(tags=[OPERATION])
 _LOOK_SECONDS = 10.0
@@ -65,12 +66,12 @@ async def metrics(request: Request, _key: Annotated[Key, Depends(require("read")
     return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _look(context: ServerContext, name: str, call: Callable[[], object]) -> str:
+async def _look(context: ServerContext, name: Where, call: Callable[[], object]) -> str:
     """What a client is told; the log has the whole of it, once for each that is new."""
     told = whole = "ok"
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
-            await asyncio.to_thread(call)
+            await context.outside.ask(name, call)
     except GlmRagError as error:
         told, whole = as_api_error(error, context.hide).message, as_api_error(error).message
     except TimeoutError:

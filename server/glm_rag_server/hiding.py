@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from glm_rag.settings import Settings
 
-_SECRETS = frozenset({"llm.api_key", "store.token", "ui.password"})
-# Clients know these: their own origins, and names of models that are no folders.
-_OPEN = frozenset({"server.allowed_origins"})
+_SECRETS = frozenset({"llm.api_key", "store.token", "ui.token"})
+# No places: origins that clients know, their own; words for the model and for the search.
+_OPEN = frozenset({"server.allowed_origins", "generation.stop", "retrieval.filter"})
+# What many write where no key is needed, as `none` and `EMPTY`.
+_WORD = re.compile(r"[A-Za-z]{1,7}")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}")
 # What no setting names: an address in the words of another server, a folder of a library. The
 # `file:` URIs of documents are what clients ask for them by; this machine is in every example.
@@ -42,10 +44,7 @@ class Hiding:
         self._secret = {f"({name})" for name in _SECRETS}
         # The longest first: an address holds its host.
         longest = sorted(shown, key=len, reverse=True)
-        # Not inside of a longer name, as the folder /srv of /srv2; dots end sentences, too.
-        self._known = re.compile(
-            "|".join(rf"(?<![\w-]){re.escape(one)}(?![\w-])" for one in longest) or r"(?!)"
-        )
+        self._known = re.compile("|".join(map(_pattern, longest)) or r"(?!)")
 
     def __call__(self, text: str) -> str:
         """The message without them."""
@@ -58,6 +57,14 @@ class Hiding:
         rest = self._known.sub(")", text)
         found = [one for one in found if self._shown[one] not in self._secret]
         return list(dict.fromkeys([*found, *_ADDRESS.findall(rest), *_FOLDER.findall(rest)]))
+
+
+def _pattern(spelling: str) -> str:
+    """Where a spelling is meant: not inside of a longer name, as the folder /srv of /srv2, nor in
+    the URI of a document. Dots end sentences, too."""
+    if spelling.isidentifier():  # a folder `data` beside us: the word is another thing
+        return rf"(?<![\w/-]){spelling}(?=/)"
+    return rf"(?<![\w-])(?<!file://){re.escape(spelling)}(?![\w-])"
 
 
 def _values(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -77,17 +84,23 @@ def _values(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _spellings(name: str, value: str) -> Iterator[str]:
     """How messages write a setting's value; nothing for a value that is no place."""
     if name in _SECRETS:
-        yield value
+        if not _WORD.fullmatch(value):
+            yield value
         return
     is_folder = name == "home" or Path(value).expanduser().is_absolute()
     if is_folder or (name == "store.uri" and "://" not in value):
         path = Path(value).expanduser()
-        yield from {value, str(path), str(path.resolve())}
+        # The root is in every address.
+        yield from {value, str(path), str(path.resolve())} - {path.anchor}
         return
     bare = _HOST_AND_PORT.fullmatch(value) is not None
     if not bare and "://" not in value:
         return
-    parts = urlsplit(f"//{value}" if bare else value)
+    try:
+        parts = urlsplit(f"//{value}" if bare else value)
+    except ValueError:  # whoever asks there says what is wrong with it
+        yield value
+        return
     host = parts.hostname or ""
     yield from {value, value.rstrip("/"), parts.netloc.rpartition("@")[2] or value}
     # A host alone may be an ordinary word, or this machine.

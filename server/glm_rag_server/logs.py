@@ -68,9 +68,13 @@ class RequestLog:
         except ClientGone:
             status = GONE
         except Exception as error:  # noqa: BLE001 - whatever broke: the client gets an answer, the log a trace
-            tell_fault(error, record, self.context)
+            if isinstance(error, GlmRagError):  # of the gate, which stands before the routes
+                request.state.error = error
+            else:
+                tell_fault(error, record, self.context)
             if not status:
-                await as_api_error(error).response()(scope, receive, watch)
+                known = as_api_error(error, self.context.hide)
+                await known.response()(scope, receive, watch)
         finally:
             self._note(request, record, status or GONE)
 

@@ -72,7 +72,7 @@ async def _plain(context: ServerContext) -> list[dict[str, Any]]:
 
 async def _bases(context: ServerContext) -> list[dict[str, Any]]:
     models = context.models
-    names = await asyncio.to_thread(models.knowledge_bases)
+    names = await context.outside.ask("store", models.knowledge_bases)
     window = await _window(context, models.name) if names else None
     return [_body("knowledge_base", KB_PREFIX + name, window) for name in names]
 
@@ -80,7 +80,7 @@ async def _bases(context: ServerContext) -> list[dict[str, Any]]:
 async def _window(context: ServerContext, name: str) -> int | None:
     try:
         async with asyncio.timeout(_ASK_SECONDS):
-            return await asyncio.to_thread(context.models.context_window, name)
+            return await context.outside.ask("model", context.models.context_window, name)
     except (GlmRagError, TimeoutError):  # the list is of use without it
         return None
 

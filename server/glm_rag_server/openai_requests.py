@@ -246,7 +246,8 @@ def refuse_unsupported(request: ChatRequest | CompletionRequest) -> None:
     extra: Mapping[str, Any] = request.model_extra or {}
     for name, accepted in (_NEUTRAL if is_chat else _NEUTRAL_COMPLETION).items():
         value = extra.get(name)
-        if value is None or value in accepted or extra.get(_CHOICES.get(name, "")) == "none":
+        is_off = name in _CHOICES and extra.get(_CHOICES[name]) == "none"
+        if value is None or value in accepted or is_off:
             continue
         hint = _HINTS.get(name, "leave it out")
         raise ApiError(

@@ -58,13 +58,16 @@ class OpenBases:
             ConfigError: not a name. KnowledgeBaseNotFoundError: there is none.
             KnowledgeBaseError: it cannot be opened.
         """
+        # Not under the lock: where the store hangs, each would wait for all that came before.
+        identity = identity_of(self._settings, name)
         with self._lock:
+            if (known := self._open.get(name)) is not None and known[0] == identity:
+                return known[1]
+            # It was deleted and made anew, unless it was just now, and another thread knows.
             identity = identity_of(self._settings, name)
-            if name in self._open:
-                known, kb = self._open[name]
-                if known == identity:
-                    return kb
-                self.forget(name)  # it was deleted and made anew
+            if (known := self._open.get(name)) is not None and known[0] == identity:
+                return known[1]
+            self.forget(name)
             kb = open_knowledge_base(self._settings, name)
             self._open[name] = identity, kb
             return kb
@@ -74,13 +77,15 @@ class OpenBases:
 
         Errors as in `get`; ConfigError where the knowledge base's prompts cannot be used.
         """
+        kb = self.get(name)
         with self._lock:
-            return self._current(name).retriever
+            return self._current(name, kb).retriever
 
     def assistant(self, name: str) -> Assistant:
         """What answers with the settings' model; copy it to change it. Errors as in `retriever`."""
+        kb = self.get(name)
         with self._lock:
-            asked = self._current(name)
+            asked = self._current(name, kb)
             if asked.assistant is None:
                 asked.assistant = build_assistant(self._settings, asked.kb)
                 asked.assistant.retriever = asked.retriever
@@ -106,8 +111,7 @@ class OpenBases:
 
     # ------------------------------------------------------------ under the lock
 
-    def _current(self, name: str) -> _Asked:
-        kb = self.get(name)
+    def _current(self, name: str, kb: KnowledgeBase) -> _Asked:
         words = _words_of(kb)
         known = self._asked.get(name)
         if known is None or known.kb is not kb or known.words != words:

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from glm_rag.counting import TokenCounter
+from glm_rag.errors import GlmRagError
 from glm_rag.types import Answer, AnswerDelta, ScoredDocument, Usage
 from glm_rag.types.plain import to_plain
+from glm_rag_server.errors import ApiError, as_api_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from glm_rag.assistant import Assistant
+    from glm_rag.engine.engine import Engine
     from glm_rag.local_model import LocalModel
     from glm_rag.types import Passage
     from glm_rag_server.memory import Memory
@@ -81,8 +84,8 @@ def completion_pieces(
     params, engine = llm.sampling(overrides=options), llm.open()
     encode = engine.tokenizer.encode_prompt
     given = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-    for ids in given:
-        engine.check_prompt(ids)
+    for index, ids in enumerate(given):
+        _check(engine, ids, "prompt" if len(given) == 1 else f"prompt.{index}")
     total = Usage(0, 0)
     for index, ids in enumerate(given):
         reason, usage = "stop", Usage(0, 0)
@@ -94,6 +97,16 @@ def completion_pieces(
         total = _sum(total, usage)
         end = End(reason, total) if index == len(given) - 1 else None
         yield Piece(index=index, reason=reason, end=end)
+
+
+def _check(engine: Engine, ids: Sequence[int], param: str) -> None:
+    try:
+        engine.check_prompt(ids)
+    except GlmRagError as error:
+        known = as_api_error(error)
+        raise ApiError(
+            known.status, f"{param}: {known.message}", param=param, code=known.code
+        ) from error
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

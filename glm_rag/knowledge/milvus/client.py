@@ -20,7 +20,7 @@ MOST_BYTES = 65_535  # of a VARCHAR
 _BATCH_ROWS = 1_000
 _BATCH_BYTES = 8_000_000
 _BATCH_VALUES = 1_000  # of one `in`
-_SECONDS = 120.0
+SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
 _MAKE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
@@ -59,13 +59,16 @@ class Milvus:
     Args:
         uri: `http://host:19530` of a server, or a file for milvus-lite, whose name ends in `.db`.
         token: `user:password` or an API key. database: of that server.
+        seconds: longest time for an answer; making and loading collections has its own.
 
     Raises:
         KnowledgeBaseError: nobody answers, the token is refused, there is no such database.
         MissingDependencyError: pymilvus, or milvus-lite for a file, is not installed.
     """
 
-    def __init__(self, uri: str, *, token: str = "", database: str = "default") -> None:
+    def __init__(
+        self, uri: str, *, token: str = "", database: str = "default", seconds: float = SECONDS
+    ) -> None:
         # Else gRPC tells on the terminal of every process that is started beside it, as Ray's are.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         try:
@@ -76,6 +79,7 @@ class Milvus:
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         self.uri = uri
         self.database = database or "default"
+        self._seconds = seconds
         with self._translated():
             self._client = MilvusClient(
                 uri,
@@ -100,7 +104,7 @@ class Milvus:
     def is_lite(self) -> bool:
         """Whether it is milvus-lite, which is small enough to search exactly."""
         with self._translated():
-            return "lite" in str(self._client.get_server_version(timeout=_SECONDS)).lower()
+            return "lite" in str(self._client.get_server_version(timeout=SECONDS)).lower()
 
     @property
     def place(self) -> str:
@@ -112,7 +116,7 @@ class Milvus:
     def collections(self) -> list[str]:
         """Names of all collections."""
         with self._translated():
-            return sorted(self._client.list_collections(timeout=_SECONDS))
+            return sorted(self._client.list_collections(timeout=self._seconds))
 
     def create(self, name: str, make: Callable[[Any], tuple[Any, Any]]) -> None:
         """Make a collection unless there is one of that name.
@@ -123,7 +127,7 @@ class Milvus:
         from pymilvus import MilvusException
 
         with self._translated():
-            if not self._client.has_collection(name, timeout=_SECONDS):
+            if not self._client.has_collection(name, timeout=SECONDS):
                 try:
                     self._make(name, make)
                 except MilvusException:
@@ -134,7 +138,7 @@ class Milvus:
 
     def _appears(self, name: str) -> bool:
         deadline = time.monotonic() + _CONNECT_SECONDS
-        while not self._client.has_collection(name, timeout=_SECONDS):
+        while not self._client.has_collection(name, timeout=SECONDS):
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)
@@ -142,11 +146,11 @@ class Milvus:
 
     def _make(self, name: str, make: Callable[[Any], tuple[Any, Any]]) -> None:
         schema, indexes = make(self._client)
-        options = {"consistency_level": "Strong", "timeout": _SECONDS}
+        options = {"consistency_level": "Strong", "timeout": SECONDS}
         self._client.create_collection(name, schema=schema, **options)
         # Waiting for each index would take half a second; loading waits for all.
-        self._client.create_index(name, indexes, sync=False, timeout=_SECONDS)
-        self._client.load_collection(name, timeout=_SECONDS)
+        self._client.create_index(name, indexes, sync=False, timeout=SECONDS)
+        self._client.load_collection(name, timeout=SECONDS)
 
     def load(self, name: str) -> None:
         """Make sure that a collection can be searched, also one that somebody is making.
@@ -154,21 +158,25 @@ class Milvus:
         Raises:
             KnowledgeBaseError: it cannot, for half a minute.
         """
+        with self._translated():
+            self._load(name)
+
+    def _load(self, name: str) -> None:
         from pymilvus import MilvusException
 
         deadline = time.monotonic() + _MAKE_SECONDS
         while True:
             try:
-                known = self._client.get_load_state(name, timeout=_SECONDS)["state"]
+                known = self._client.get_load_state(name, timeout=self._seconds)["state"]
                 state = str(getattr(known, "name", known)).lower()
                 if state == "loaded":
                     return
                 if state == "notexist":
                     raise KnowledgeBaseError(f"{name} at {self.place} was deleted meanwhile")
-                self._client.load_collection(name, timeout=_SECONDS)
-            except MilvusException as error:
+                self._client.load_collection(name, timeout=SECONDS)
+            except MilvusException:
                 if time.monotonic() > deadline:
-                    raise as_ours(str(error.message), self.uri) from error
+                    raise
                 time.sleep(_POLL_SECONDS)
 
     def flush(self, name: str) -> None:
@@ -178,17 +186,17 @@ class Milvus:
     def has(self, name: str) -> bool:
         """Whether there is a collection of that name."""
         with self._translated():
-            return bool(self._client.has_collection(name, timeout=_SECONDS))
+            return bool(self._client.has_collection(name, timeout=self._seconds))
 
     def drop(self, name: str) -> None:
         """Delete a collection, if it is there."""
         with self._translated():
-            self._client.drop_collection(name, timeout=_SECONDS)
+            self._client.drop_collection(name, timeout=SECONDS)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""
         with self._translated():
-            self._client.rename_collection(old, new, timeout=_SECONDS)
+            self._client.rename_collection(old, new, timeout=SECONDS)
 
     # ------------------------------------------------------------ rows
 
@@ -296,7 +304,8 @@ class Milvus:
         started again has let go of it."""
         from pymilvus import MilvusException
 
-        request = partial(getattr(self._client, method), collection, timeout=_SECONDS, **arguments)
+        ask = getattr(self._client, method)
+        request = partial(ask, collection, timeout=self._seconds, **arguments)
         with self._translated():
             try:
                 return request()
@@ -308,12 +317,15 @@ class Milvus:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        from grpc import RpcError
         from pymilvus import MilvusException
 
         try:
             yield
         except MilvusException as error:
             raise as_ours(str(error.message), self.uri) from error
+        except RpcError as error:  # of who took the question and did not answer in time
+            raise as_ours(str(error), self.uri) from error
         except (OSError, ValueError) as error:
             raise KnowledgeBaseError(f"cannot use Milvus at {self.uri}: {error}") from error
 

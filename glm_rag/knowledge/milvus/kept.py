@@ -17,6 +17,8 @@ from glm_rag.knowledge.milvus.naming import Location
 # By process, too: a connection does not survive a fork.
 _kept: dict[tuple[int, Location], Milvus] = {}
 _lock = threading.Lock()
+# What hangs is not waited for: many ask.
+_SECONDS = 10.0
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def _connection(location: Location) -> Milvus:
         known = _kept.get(key)
     if known is not None:
         return known
-    made = location.connect()  # may take seconds
+    made = location.connect(seconds=_SECONDS)  # may take as long
     with _lock:
         known = _kept.setdefault(key, made)
     if known is not made:

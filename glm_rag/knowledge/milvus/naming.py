@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from glm_rag.errors import ConfigError, KnowledgeBaseError, KnowledgeBaseNotFoundError
+from glm_rag.errors import (
+    ConfigError,
+    KnowledgeBaseError,
+    KnowledgeBaseNotFoundError,
+    StoreUnavailableError,
+)
 from glm_rag.knowledge.milvus import tables
 from glm_rag.knowledge.milvus.catalogue import fact_row
-from glm_rag.knowledge.milvus.client import Milvus
+from glm_rag.knowledge.milvus.client import SECONDS, Milvus
 from glm_rag.knowledge.milvus.writing import refuse_writers
 from glm_rag.knowledge.naming import folder_of
 
@@ -33,13 +38,13 @@ class Location:
         Raises:
             ConfigError: it is none.
         """
-        parts = urlsplit(given)
         schemes = {"milvus": "http", "milvus+https": "https", "http": "http", "https": "https"}
+        try:
+            parts = urlsplit(given)
+            port = parts.port or (19530 if parts.scheme == "milvus" else None)
+        except ValueError as error:
+            raise ConfigError(f"{given!r} is no address: {error}") from error
         if parts.scheme in schemes and parts.netloc:
-            try:
-                port = parts.port or (19530 if parts.scheme == "milvus" else None)
-            except ValueError as error:
-                raise ConfigError(f"{given!r} has no such port: {error}") from error
             host = parts.netloc if parts.port or port is None else f"{parts.netloc}:{port}"
             database = parts.path.strip("/") or "default"
             return cls(f"{schemes[parts.scheme]}://{host}", token, database)
@@ -50,15 +55,15 @@ class Location:
             "ends in .db for milvus-lite"
         )
 
-    def connect(self) -> Milvus:
-        """A connection.
+    def connect(self, *, seconds: float = SECONDS) -> Milvus:
+        """A connection, whose questions are given up after so long; see `Milvus`.
 
         Raises:
             ConfigError: no URI. StoreUnavailableError: nobody answers.
             KnowledgeBaseError: the token is refused.
         """
         self.check()
-        return Milvus(self.uri, token=self.token, database=self.database)
+        return Milvus(self.uri, token=self.token, database=self.database, seconds=seconds)
 
     def check(self) -> None:
         """Make sure that it could be a Milvus; nobody is asked.
@@ -71,7 +76,7 @@ class Location:
                 "store.uri is empty: say where Milvus is, as in "
                 "GLM_RAG_STORE__URI=http://127.0.0.1:19530"
             )
-        if "://" not in self.uri and not self.uri.endswith(".db"):
+        if not (_is_address(self.uri) if "://" in self.uri else self.uri.endswith(".db")):
             raise ConfigError(
                 f"store.uri {self.uri!r} names no Milvus: write http://HOST:19530, or a file whose "
                 "name ends in .db for milvus-lite"
@@ -81,6 +86,16 @@ class Location:
         """What this machine keeps beside the knowledge base: the lock and the words of prompts."""
         place = f"{self.uri.rstrip('/')}\0{self.database}\0{tables.stem_of(name)}"
         return home / _FOLDER / hashlib.sha256(place.encode()).hexdigest()[:24]
+
+
+def _is_address(uri: str) -> bool:
+    """Whether pymilvus could connect to it."""
+    try:
+        parts = urlsplit(uri)
+        has_place = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        return False
+    return (has_place and parts.scheme in ("http", "https", "tcp")) or parts.scheme == "unix"
 
 
 def existing_stem(milvus: Milvus, name: str, *, create: bool = False) -> str:
@@ -151,6 +166,8 @@ def _glance(milvus: Milvus, name: str) -> dict[str, str] | None:
     folder_of(name, Path())
     try:
         known = _read_facts(milvus, tables.stem_of(name), "name", "format", "born")
+    except StoreUnavailableError:
+        raise
     except KnowledgeBaseError:
         return None
     is_usual = "name" in known and known.get("format", tables.FORMAT) == tables.FORMAT

@@ -71,7 +71,9 @@ def test_a_place_is_read(given_uri, uri, database):
     assert Location.parse(given_uri) == Location(uri, "", database)
 
 
-@pytest.mark.parametrize("given_uri", ["", "redis://x", "milvus://", "folder", "milvus://h:99999"])
+@pytest.mark.parametrize(
+    "given_uri", ["", "redis://x", "milvus://", "folder", "milvus://h:99999", "milvus://[::1"]
+)
 def test_what_is_no_place_is_refused_in_one_line(given_uri):
     with pytest.raises(ConfigError) as raised:
         Location.parse(given_uri)

@@ -1,6 +1,7 @@
 """Whole knowledge bases in Milvus: one connection for short questions, and who waits for whom."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("pymilvus")
 
 from glm_rag import stores
 from glm_rag.config import load_config
-from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseError
+from glm_rag.errors import KnowledgeBaseBusyError, KnowledgeBaseError, StoreUnavailableError
 from glm_rag.knowledge.milvus import kept, tables
 from glm_rag.knowledge.milvus.base import MilvusKnowledgeBase
 from glm_rag.knowledge.milvus.client import Milvus
@@ -50,7 +51,9 @@ def ask_everything(settings):
 def test_short_questions_share_one_connection(settings, notes, monkeypatch):
     made = []
     connect = Location.connect
-    monkeypatch.setattr(Location, "connect", lambda self: made.append(self) or connect(self))
+    monkeypatch.setattr(
+        Location, "connect", lambda self, **how: made.append(self) or connect(self, **how)
+    )
     assert ask_everything(settings) == ask_everything(settings) > 0
     assert len(made) == 1
     kept.close()
@@ -88,6 +91,31 @@ def test_the_connection_heals_when_milvus_was_started_again(tmp_path, home):
             except KnowledgeBaseError:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+    finally:
+        kept.close()
+        stop_server(process)
+
+
+@pytest.mark.slow
+def test_a_milvus_that_hangs_is_one_that_does_not_answer(tmp_path, home, monkeypatch):
+    pytest.importorskip("milvus_lite")
+    monkeypatch.setattr(kept, "_SECONDS", 0.5)
+    monkeypatch.setattr("glm_rag.knowledge.milvus.client._CONNECT_SECONDS", 0.5)
+    process, port = start_server(tmp_path / "data")
+    uri = f"http://127.0.0.1:{port}"
+    settings = load_config(overrides={"store.backend": "milvus", "store.uri": uri})
+    try:
+        stores.reopen_knowledge_base(settings, "notes", create=True).close()
+        before = ask_everything(settings)
+        process.send_signal(signal.SIGSTOP)
+        for ask in (stores.identity_of, stores.local_folder, stores.reopen_knowledge_base):
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match="no Milvus answers"):
+                ask(settings, "notes")
+            assert time.monotonic() - started < 20
+        process.send_signal(signal.SIGCONT)
+        monkeypatch.undo()
+        assert ask_everything(settings) == before
     finally:
         kept.close()
         stop_server(process)

@@ -150,6 +150,21 @@ def test_an_import_that_goes_on_for_days_is_not_swept(settings, made):
 
 
 @in_milvus
+def test_an_import_that_ends_beside_another_harms_neither(settings, made, tmp_path, monkeypatch):
+    made("kb")
+    file = tmp_path / "kb.export"
+    with in_data_folder(settings, "kb") as home:
+        export("kb", home, file)
+    gone = "import-" + "0" * 32  # was listed, and has its own name when it is looked at
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "glm_rag.knowledge.milvus.naming.list_in", lambda milvus: [gone, *list_in(milvus)]
+        )
+        restore(settings, file, "back")
+    assert names(settings) == ["back", "kb"]
+
+
+@in_milvus
 def test_an_import_that_fails_leaves_nothing(settings, made, tmp_path, monkeypatch):
     made("kb")
     file = tmp_path / "kb.export"

@@ -8,7 +8,7 @@ import pytest
 from server_fakes import LOCAL, app_with, client_of
 
 from glm_rag.errors import ConfigError
-from glm_rag_server.keys import KeyStore
+from glm_rag_server.keys import FILE_NAME, KeyStore
 
 QUESTION = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello?"}]}
 PROTECTED = [
@@ -210,6 +210,19 @@ def test_a_look_at_keys_makes_no_file(home):
     assert not store.required
     assert store.find("grk-0123456789ab-" + "A" * 43) is None
     assert not store.path.exists()
+
+
+async def test_a_damaged_key_file_locks_the_server_and_clients_learn_no_folder(home, caplog):
+    caplog.set_level("INFO", "glm_rag_server")
+    (home / FILE_NAME).write_text("no database")
+    async with client_of(app_with(home)) as client:
+        refused = await client.get("/v1/models")
+        assert (await client.get("/healthz")).status_code == 200
+    assert refused.status_code == 500
+    assert "(data folder)/api-keys.sqlite is damaged" in refused.json()["error"]["message"]
+    assert str(home) not in refused.text
+    noted = [getattr(record, "fields", {}).get("places") for record in caplog.records]
+    assert [str(home)] in noted
 
 
 def test_a_damaged_key_file_locks_and_says_so(keys):

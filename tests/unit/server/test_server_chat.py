@@ -138,6 +138,7 @@ async def test_fields_that_change_nothing_are_taken(client):
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"n": 2}, "n"),
+        ({"n": 2, "": "none"}, "n"),
         ({"logprobs": True}, "logprobs"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
@@ -386,7 +387,8 @@ async def test_one_prompt_that_is_too_long_refuses_all_before_any_is_answered(ho
             body = {"model": "smollm2-135m", "prompt": ["a", "b" * 30], "stream": stream}
             reply = await post(client, body, "/v1/completions")
             assert reply.status_code == 400
-            assert reply.json()["error"]["code"] == "context_length_exceeded"
+            error = reply.json()["error"]
+            assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt.1")
     assert engine.prompts == []
 
 

@@ -53,6 +53,9 @@ def test_without_a_key_no_other_address_is_listened_on(home, host):
     [
         ({"STORE__BACKEND": "milvus"}, "store.uri is empty"),
         ({"STORE__BACKEND": "milvus", "STORE__URI": "foo"}, "store.uri 'foo' names no Milvus"),
+        ({"STORE__BACKEND": "milvus", "STORE__URI": "http://[::1:1"}, "'http://[::1:1' names no"),
+        ({"STORE__BACKEND": "milvus", "STORE__URI": "http://h:99999"}, "'http://h:99999' names no"),
+        ({"STORE__BACKEND": "milvus", "STORE__URI": "ftp://h"}, "'ftp://h' names no Milvus"),
         ({"LLM__BACKEND": "openai"}, "needs llm.base_url"),
         ({"SERVER__MODELS": '["smolm2-135m"]'}, "server.models: unknown model 'smolm2-135m'; did"),
         ({"MODEL__NAME": "nope"}, "model.name: unknown model 'nope'"),

@@ -65,6 +65,38 @@ def test_places_and_secrets_become_the_names_of_their_settings(hide, message, sh
     assert hide(message) == shown
 
 
+ORDINARY = (
+    "no document: there is none of the data, and / or none here; see http://127.0.0.1:8000/v1"
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"home": "/"},
+        {"home": "data"},
+        {"llm.api_key": "none"},
+        {"generation.stop": ("/", "see")},
+        {"retrieval.filter": {"title": "/"}},
+        {"llm.base_url": "http://[::1:8000"},
+    ],
+)
+def test_settings_that_are_ordinary_text_change_no_ordinary_message(home, settings):
+    assert Hiding(load_config(overrides=settings))(ORDINARY) == ORDINARY
+
+
+def test_a_folder_beside_the_server_is_hidden_where_it_is_one(home):
+    hide = Hiding(load_config(overrides={"home": "data"}))
+    assert hide("cannot read data/kb/a") == "cannot read (data folder)/kb/a"
+
+
+def test_a_document_in_the_data_folder_keeps_the_name_that_clients_ask_for(home):
+    hide = Hiding(load_config(overrides={"home": "/srv"}))
+    message = "no document file:///srv/uploads/a.md"
+    assert hide(message) == message
+    assert hide("/srv is full") == "(data folder) is full"
+
+
 def test_the_log_is_told_the_places_and_no_secret(hide, home):
     message = f"{home}/kb/a: http://models-7.intern:8001/v1 says sk-very-secret at /opt/x/y"
     places = hide.places_in(message)

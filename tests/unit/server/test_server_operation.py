@@ -70,6 +70,7 @@ async def test_a_server_without_its_model_is_not_ready(settings):
         assert "glm-rag model pull" in reply.json()["checks"]["model"]
         asked = await client.post(CHAT, json=question())
     assert (asked.status_code, asked.json()["error"]["code"]) == (503, "model_unavailable")
+    assert int(asked.headers["retry-after"]) >= 1
 
 
 def value(text, name):
