@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -15,6 +15,21 @@ from glm_rag.knowledge import records
 from glm_rag.types import DocumentInfo, ExtractedDocument, Language, PageSpan
 
 _INFO_FIELDS = tuple(field.name for field in fields(DocumentInfo))
+
+
+def cited(document: Document, known: Mapping[str, Any]) -> Document:
+    """A chunk's document with all that a citation needs.
+
+    Offsets refer to the stored text: they are left out where the metadata names a source of its
+    own.
+
+    Args:
+        known: what is known of the chunk, whatever it was added with.
+    """
+    given = document.metadata
+    names = ("title", "language") if "source" in given else tuple(known)
+    metadata = {**{name: known[name] for name in names}, **given}
+    return Document(id=document.id, page_content=document.page_content, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +49,8 @@ class StoredChunk:
     terms: bytes
 
     def passage(self) -> Document:
-        """The document with all that a citation needs.
-
-        Offsets refer to the stored text: they are left out where the metadata names a source of
-        its own.
-        """
-        given = self.document.metadata
-        names = ("title", "language") if "source" in given else tuple(self.known)
-        metadata = {**{name: self.known[name] for name in names}, **given}
-        return Document(
-            id=self.document.id, page_content=self.document.page_content, metadata=metadata
-        )
+        """The document with all that a citation needs."""
+        return cited(self.document, self.known)
 
     def count(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each wanted term occurs, without those that do not."""

@@ -15,6 +15,7 @@ from langchain_core.documents import Document
 from glm_rag.knowledge import records
 from glm_rag.knowledge.milvus.client import MOST_BYTES, Row
 from glm_rag.knowledge.portable import NewDocument
+from glm_rag.knowledge.reading import cited
 from glm_rag.types import Chunk, Language
 
 _NO_PAGE = -1
@@ -115,13 +116,8 @@ class StoredRow:
         return self.row["doc"], self.row["chunk_index"]
 
     def passage(self) -> Document:
-        """The document with all that a citation needs, as `reading.StoredChunk.passage`."""
-        given = self.document.metadata
-        names = ("title", "language") if "source" in given else tuple(self.known)
-        metadata = {**{name: self.known[name] for name in names}, **given}
-        return Document(
-            id=self.document.id, page_content=self.document.page_content, metadata=metadata
-        )
+        """The document with all that a citation needs."""
+        return cited(self.document, self.known)
 
     def count(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each wanted term occurs, without those that do not."""

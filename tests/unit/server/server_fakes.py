@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -151,3 +152,18 @@ def answering_models(settings):
     models = FakeModels(settings, ScriptedEngine(["Parental leave lasts 26 weeks."]))
     models.assistants["handbook"] = Assistant(RunnableLambda(lambda _: found), models.llm())
     return models
+
+
+async def post(client, body, path="/v1/chat/completions"):
+    return await client.post(path, json=body)
+
+
+async def events(client, body, path="/v1/chat/completions"):
+    """The data of a stream, and its comments."""
+    reply = await client.post(path, json={**body, "stream": True})
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    blocks = [block for block in reply.text.split("\n\n") if block]
+    data = [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
+    assert data[-1] == "[DONE]"
+    return [json.loads(one) for one in data[:-1]]
